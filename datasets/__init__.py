@@ -1,0 +1,4 @@
+"""Installed as cliffsteer.datasets."""
+
+if __name__ != "cliffsteer.datasets":
+    raise ImportError("this folder installs as `cliffsteer.datasets`: import that name.")
