@@ -1,1 +1,1 @@
-"""interop."""
+"""Exchange with other software: reference weights, PhiFlow fields."""

@@ -1,1 +1,29 @@
-"""nn/kernels."""
+"""Steerable kernels: modules whose output is a kernel (out_channels · n_blades, in_channels · n_blades, *k)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.kernels.implicit import ImplicitKernel, KernelNetwork
+
+KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel}
+"""Kernels by name, as in configurations and checkpoints."""
+
+
+def create_kernel(
+    name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int, **options: Any
+) -> nn.Module:
+    """A steerable kernel by name.
+
+    Raises:
+        ValueError: no kernel of this name.
+    """
+    if name not in KERNELS:
+        raise ValueError(f"`kernel` (={name!r}) must be one of {', '.join(map(repr, KERNELS))}.")
+    return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
+
+
+__all__ = ["KERNELS", "ImplicitKernel", "KernelNetwork", "create_kernel"]

@@ -1,0 +1,91 @@
+"""Parameter-free operations on multivector fields in the layout (batch, channel, blade, *grid)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def smooth_norm(q: Tensor, epsilon: float = 1e-2) -> Tensor:
+    """Norm (q² + ε²)^{1/4} ≈ sqrt(|q|) of multivectors with quadratic form q: smooth, for either sign of q.
+
+    On null multivectors (q = 0) it is sqrt(ε), never zero; ``epsilon`` is in the unit of q.
+    """
+    return (q.square() + epsilon**2).pow(0.25)
+
+
+def gelu_gate(scalar: Tensor) -> Tensor:
+    """σ(2 sqrt(2/π) (s + 0.044715 s³)), so that s · gate(s) is the tanh form of GELU."""
+    return torch.sigmoid(math.sqrt(2 / math.pi) * 2 * (scalar + 0.044715 * scalar.pow(3)))
+
+
+def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """Cross-correlation Σ_v K(v) f(x + v) without padding, on 1 to 4 grid axes.
+
+    Args:
+        x: shape (batch, c_in, *grid).
+        kernel: shape (c_out, c_in, *k).
+        stride: step between output points, the same on all axes.
+        dilation: step between kernel points, the same on all axes.
+
+    Returns:
+        Shape (batch, c_out, *grid').
+    """
+    dim = kernel.ndim - 2
+    if dim <= 3:
+        return (F.conv1d, F.conv2d, F.conv3d)[dim - 1](x, kernel, stride=stride, dilation=dilation)
+    return _convolve_by_slices(x, kernel, stride, dilation)
+
+
+def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -> Tensor:
+    """Convolution on n axes as a sum, over the taps of the first, of convolutions on the n - 1 others."""
+    taps = kernel.shape[2]
+    length = (x.shape[2] - dilation * (taps - 1) - 1) // stride + 1
+    out: Tensor | None = None
+    for tap in range(taps):
+        planes = x.narrow(2, tap * dilation, (length - 1) * stride + 1)[:, :, ::stride]
+        folded = planes.transpose(1, 2).flatten(0, 1)  # (batch · length, c_in, *rest)
+        term = convolve(folded, kernel[:, :, tap], stride, dilation)
+        out = term if out is None else out + term
+    assert out is not None
+    return out.unflatten(0, (x.shape[0], length)).transpose(1, 2)
+
+
+def pad_axis(x: Tensor, axis: int, low: int, high: int, modes: tuple[str, str], signs: Tensor | None = None) -> Tensor:
+    """Extend one grid axis by ``low`` and ``high`` ghost cells.
+
+    Args:
+        x: any tensor.
+        axis: the axis to extend.
+        low: number of ghost cells before the first cell.
+        high: number of ghost cells after the last cell.
+        modes: for each side "zeros"; "periodic"; "symmetric" (ghost cells repeat the cells next to the wall in
+            reverse order); or "mirror" (the same, and multivectors are reflected in the wall).
+        signs: for "mirror", the signs of the reflection along the blade axis, broadcastable against ``x``.
+    """
+    parts = [x]
+    if low:
+        parts.insert(0, _ghosts(x, axis, low, modes[0], signs, first=True))
+    if high:
+        parts.append(_ghosts(x, axis, high, modes[1], signs, first=False))
+    return torch.cat(parts, axis) if len(parts) > 1 else x
+
+
+def _ghosts(x: Tensor, axis: int, width: int, mode: str, signs: Tensor | None, first: bool) -> Tensor:
+    length = x.shape[axis]
+    if mode == "zeros":
+        return x.new_zeros([width if i == axis else n for i, n in enumerate(x.shape)])
+    torch._check(length >= width, lambda: f"`x` has {length} cells on axis {axis}, fewer than the padding of {width}.")
+    if mode == "periodic":
+        return x.narrow(axis, length - width if first else 0, width)
+    ghosts = x.narrow(axis, 0 if first else length - width, width).flip(axis)
+    return ghosts * signs if mode == "mirror" and signs is not None else ghosts
+
+
+def reflection_signs(blades: Sequence[tuple[int, ...]], axis: int) -> list[float]:
+    """Signs of the reflection e_axis -> -e_axis on each blade."""
+    return [-1.0 if axis in blade else 1.0 for blade in blades]

@@ -1,0 +1,97 @@
+"""Layers built on the geometric product."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.linear import MVLinear, check_channels
+from cliffsteer.nn.norm import GradeNorm
+
+
+class WeightedProduct(nn.Module):
+    """Fully connected weighted geometric product <y_o>_k = Σ_n Σ_{jl} W[o, n, (j,k,l)] <<x_n>_j <r_n>_l>_k.
+
+    One weight per pair of channels and per grade triple (left, out, right) that the product connects.
+    Source: Ruhe et al. (2023), section 4; the table of blades makes it n_blades² work, not n_blades³.
+
+    Args:
+        algebra: the algebra.
+        in_channels: channels of both factors.
+        out_channels: channels of the product.
+    """
+
+    def __init__(self, algebra: CliffordAlgebra, in_channels: int, out_channels: int):
+        super().__init__()
+        self.algebra = algebra
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, len(algebra.paths)))
+        right, sign, path = product_tables(algebra)
+        self.register_buffer("right", right.flatten(), persistent=False)
+        self.register_buffer("sign", sign, persistent=False)
+        self.register_buffer("path", path.flatten(), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, 1/(in (n + 1)))."""
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.weight.shape[1] * self.algebra.n_grades))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Multiply multivectors (batch, in_channels, blade, *grid) of equal shape."""
+        check_channels(self, left, self.weight.shape[1], self.algebra)
+        nb = self.algebra.n_blades
+        sign = self.sign.to(left.dtype).view(nb, nb, *[1] * (left.ndim - 3))
+        terms = left.unsqueeze(3) * (right.index_select(2, self.right).unflatten(2, (nb, nb)) * sign)
+        weight = self.weight.index_select(2, self.path).unflatten(2, (nb, nb))
+        return torch.einsum("onij,bnij...->boj...", weight, terms)
+
+
+class GeometricProductLayer(nn.Module):
+    """Products of each channel with a linear map of all: y = (W ∘ (x, norm(L x)) + M x) / sqrt(2).
+
+    The first factor is the input, the second its (normalised) linear image; the linear term M x keeps first order.
+    Source: Ruhe et al. (2023), section 4.
+
+    Args:
+        algebra: the algebra.
+        in_channels: multivectors in.
+        out_channels: multivectors out.
+        first_order: add the linear term; without it there is no factor 1/sqrt(2).
+        normalize: pass the second factor through a GradeNorm.
+        norm: norm of the GradeNorm, "smooth" or "reference".
+    """
+
+    def __init__(
+        self,
+        algebra: CliffordAlgebra,
+        in_channels: int,
+        out_channels: int,
+        first_order: bool = True,
+        normalize: bool = True,
+        norm: str = "smooth",
+    ):
+        super().__init__()
+        self.right = MVLinear(algebra, in_channels, in_channels, bias=False)
+        self.norm = GradeNorm(algebra, in_channels, norm) if normalize else nn.Identity()
+        self.product = WeightedProduct(algebra, in_channels, out_channels)
+        self.linear = MVLinear(algebra, in_channels, out_channels) if first_order else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to multivectors (batch, in_channels, blade, *grid)."""
+        y = self.product(x, self.norm(self.right(x)))
+        return y if self.linear is None else (y + self.linear(x)) / math.sqrt(2)
+
+
+def product_tables(algebra: CliffordAlgebra) -> tuple[Tensor, Tensor, Tensor]:
+    """For left blade i and output blade j: the right blade, the sign, and the index of the grade path; each (2^n, 2^n)."""
+    cayley = algebra.cayley
+    right = cayley.abs().argmax(2)
+    sign = cayley.sum(2)
+    index = {path: p for p, path in enumerate(algebra.paths)}
+    grades = algebra.grades
+    path = [
+        [index[grades[i], grades[j], grades[int(k)]] for j, k in enumerate(row)] for i, row in enumerate(right)
+    ]
+    return right, sign, torch.tensor(path)
