@@ -167,7 +167,7 @@ class CliffordAlgebra:
         return self._product("wedge", a, b, axis)
 
     def left_contraction(self, a: Tensor, b: Tensor, axis: int = -1) -> Tensor:
-        """Left contraction a ⌋ b = Σ_rs <<a>_r <b>_s>_{s-r} (Dorst, "The inner products of geometric algebra", 2002)."""
+        """Left contraction a ⌋ b = Σ_rs <<a>_r <b>_s>_{s-r} (Dorst, "The inner products of...", 2002)."""
         return self._product("left", a, b, axis)
 
     def right_contraction(self, a: Tensor, b: Tensor, axis: int = -1) -> Tensor:
@@ -183,9 +183,9 @@ class CliffordAlgebra:
 
     def dual(self, x: Tensor, axis: int = -1) -> Tensor:
         """Hodge dual ⋆x = ~x I, with I the unit pseudoscalar: changes sign under improper transformations."""
-        pseudoscalar = x.new_zeros(self.n_blades)
-        pseudoscalar[-1] = 1
-        return self.geometric_product(self.reverse(x, axis), self._view(pseudoscalar, axis, x.ndim), axis)
+        axis = axis if axis < 0 else axis - x.ndim
+        pseudoscalar = self._view(torch.eye(self.n_blades, dtype=x.dtype, device=x.device)[-1], axis, x.ndim)
+        return self.geometric_product(self.reverse(x, axis), pseudoscalar, axis)
 
     # ------------------------------------------------------------------------------------------- involutions
 
@@ -209,7 +209,7 @@ class CliffordAlgebra:
         return (x.square() * self._along(axis, x, self.blade_squares)).sum(axis, keepdim=True)
 
     def quadratic_forms(self, x: Tensor, axis: int = -1) -> Tensor:
-        """q of each grade, q(<x>_k); ``axis`` then has length n + 1."""
+        """The quadratic form of each grade, q(<x>_k); ``axis`` then has length n + 1."""
         self._check_axis("x", x, axis)
         squares = x.square() * self._along(axis, x, self.blade_squares)
         parts = squares.split([self.grade_size(k) for k in range(self.n_grades)], axis)
@@ -251,7 +251,8 @@ class CliffordAlgebra:
 
         Args:
             versor: shape (..., n_blades), blade axis last; broadcast against ``x`` with its blade axis last.
-            x: multivectors with blades on ``axis``.
+            x: multivectors.
+            axis: blade axis of ``x``.
         """
         x = x.movedim(axis, -1)
         parity = torch.as_tensor([1.0 if g % 2 else 0.0 for g in self.grades], dtype=versor.dtype, device=versor.device)
@@ -299,7 +300,7 @@ class CliffordAlgebra:
         return bool(((matrix.mT @ metric @ matrix - metric).abs() <= tolerance * max(scale, 1.0)).all())
 
     def random_versor(self, generator: torch.Generator | None = None, count: int | None = None) -> Tensor:
-        """A random versor of unit norm, float64, for tests: a product of ``count`` vectors (default: 1 to n, at random).
+        """A random versor of unit norm, float64: a product of ``count`` vectors (default: 1 to n, at random).
 
         Null and nearly null vectors are rejected (|v²| > 0.3 |v|²), so boosts stay moderate (rapidity below 2 each).
         """

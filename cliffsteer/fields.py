@@ -210,6 +210,8 @@ class FieldSpec:
             values: for each parameter field its components, (batch, component) or (component,) or, for scalars, a
                 number; a field left out takes its default. None means all defaults.
             batch: number of rows.
+            dtype: of the result.
+            device: of the result.
 
         Raises:
             ValueError: an unknown name, a wrong component count or batch, or no value where there is no default.
@@ -232,7 +234,7 @@ class FieldSpec:
                 tensor = tensor.reshape(-1, 1)
             if tensor.shape[-1] != slot.size or tensor.ndim > 2 or (tensor.ndim == 2 and len(tensor) not in (1, batch)):
                 raise ValueError(
-                    f"`{field.name}` has shape {tuple(tensor.shape)}, expected ({batch}, {slot.size}) or ({slot.size},):"
+                    f"`{field.name}` has shape {tuple(tensor.shape)}, not ({batch}, {slot.size}) or ({slot.size},):"
                     f" grade {field.grade} has {slot.size} component(s) in {self.algebra}."
                 )
             out[:, slot.start : slot.stop] = tensor

@@ -1,8 +1,8 @@
 """The symmetries of a lattice: signed permutations of grid axes, and their action on frames and parameters.
 
 A signed permutation R of the axes is orthogonal for the metric when it permutes only axes of equal sign. It maps the
-cell-centred grid onto itself (about its centre) when it permutes only axes of equal length, spacing and boundary. Acting
-on a field it moves the values, x -> Rx, and turns the blades by the outermorphism ρ(R), itself a signed permutation, so
+cell-centred grid onto itself (about its centre) when it permutes only axes of equal length, spacing and boundary. On a
+field it moves the values, x -> Rx, and turns the blades by the outermorphism ρ(R), itself a signed permutation, so
 the action is exact in any precision.
 """
 
@@ -55,6 +55,7 @@ class SignedPermutation:
         Args:
             algebra: the algebra; the map must be orthogonal for its metric.
             x: shape (..., blade, ..., *grid); frames have their blades on axis 2.
+            axis: blade axis of ``x``.
         """
         return self.turn(algebra, self.move(x), axis)
 

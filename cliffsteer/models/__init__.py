@@ -1,6 +1,6 @@
 """Networks by name: `create("csresnet", algebra, in_channels, out_channels, **options)`.
 
-Every network maps (batch, in_channels, blade, *grid) to (batch, out_channels, blade, *grid), one multivector per channel.
+Every network maps (batch, in_channels, blade, *grid) to (batch, out_channels, blade, *grid), a multivector a channel.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
     known = list(inspect.signature(MODELS[name]).parameters)[3:]
     for option in options:
         if option not in known:
-            raise ValueError(f"model {name!r} has no option {option!r}{_suggest(option, known)}; it has {', '.join(known)}.")
+            raise ValueError(
+                f"model {name!r} has no option {option!r}{_suggest(option, known)}; it has {', '.join(known)}."
+            )
     return MODELS[name](algebra, in_channels, out_channels, **options)
 
 

@@ -30,7 +30,7 @@ class CSBlock(nn.Module):
 
 
 class CSResNet(nn.Module):
-    """Clifford-steerable ResNet (Zhdanov et al., ICML 2024, appendix on models): E(p, q)-equivariant field-to-field map.
+    """Clifford-steerable ResNet (Zhdanov et al., ICML 2024): E(p, q)-equivariant field-to-field map.
 
     1×1, GELU, 1×1, GELU; blocks [conv, norm, GELU, conv, norm, + x, GELU]; 1×1, GELU, 1×1.
 
@@ -73,7 +73,9 @@ class CSResNet(nn.Module):
         if pointwise not in ("linear", "kernel"):
             raise ValueError(f"`pointwise` (={pointwise!r}) must be 'linear' or 'kernel'.")
         if hidden_channels < 1 or not blocks or any(count < 0 for count in blocks):
-            raise ValueError(f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive.")
+            raise ValueError(
+                f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive."
+            )
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": padding}
 
         def mix(into: int, out: int) -> nn.Module:

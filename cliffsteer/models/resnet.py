@@ -85,7 +85,9 @@ class ResNet(nn.Module):
         if kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"`kernel_size` (={kernel_size}) must be odd, so that input and output share one grid.")
         if hidden_channels < 1 or not blocks or any(count < 0 for count in blocks):
-            raise ValueError(f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive.")
+            raise ValueError(
+                f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive."
+            )
         self.n_blades, dim = algebra.n_blades, algebra.dim
         into, out, width = in_channels * algebra.n_blades, out_channels * algebra.n_blades, hidden_channels
 

@@ -9,12 +9,12 @@ from cliffsteer.nn.padding import Padding
 from cliffsteer.nn.product import GeometricProductLayer, WeightedProduct
 
 __all__ = [
+    "MVGELU",
     "CliffordSteerableConv",
     "GeometricProductLayer",
     "GradeNorm",
     "ImplicitKernel",
     "KernelNetwork",
-    "MVGELU",
     "MVLayerNorm",
     "MVLinear",
     "Padding",

@@ -19,7 +19,7 @@ class CliffordSteerableConv(nn.Module):
     """Convolution of multivector fields with a steerable kernel: g(x) = Σ_v K(v) f(x + v) + b.
 
     Equivariant under translations and O(p, q) (Zhdanov et al. 2024, section 3): exactly under the lattice's own
-    symmetries for odd kernels, stride 1 and paddings that share the symmetry ("zeros", "periodic", "mirror").
+    symmetries for odd kernels and stride 1.
 
     Args:
         algebra: the algebra; one grid axis per basis vector.
@@ -73,7 +73,9 @@ class CliffordSteerableConv(nn.Module):
         check_channels(self, x, self.in_channels, self.algebra)
         torch._check(
             x.ndim == 3 + self.algebra.dim,
-            lambda: f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade).",
+            lambda: (
+                f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade)."
+            ),
         )
         reach = (self.kernel_size - 1) * self.dilation + 1
         torch._check(

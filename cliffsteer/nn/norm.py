@@ -57,7 +57,7 @@ class GradeNorm(nn.Module):
 
 
 class MVLayerNorm(nn.Module):
-    """Divide all channels at a point by their common magnitude: y_c,k = γ_c,k <x_c>_k / sqrt(ε + mean_c Σ_k |q_k(x_c)|).
+    """Divide all channels at a point by their magnitude: y_c,k = γ_c,k <x_c>_k / sqrt(ε + mean_c Σ_k |q_k(x_c)|).
 
     |q| is smoothed at zero. With an indefinite metric null fields have q = 0 however large they are; ε then defaults
     to 1, so that they pass undivided and nothing is ever amplified.
@@ -69,9 +69,7 @@ class MVLayerNorm(nn.Module):
         affine: learn γ, one scale per channel and grade (a constant, hence equivariant); starts at 1.
     """
 
-    def __init__(
-        self, algebra: CliffordAlgebra, channels: int, epsilon: float | None = None, affine: bool = True
-    ):
+    def __init__(self, algebra: CliffordAlgebra, channels: int, epsilon: float | None = None, affine: bool = True):
         super().__init__()
         self.algebra = algebra
         self.channels = channels

@@ -20,8 +20,8 @@ class Padding(nn.Module):
     """Extend (batch, channel, blade, *grid) by ghost cells on every grid axis.
 
     Modes: "zeros"; "periodic"; "mirror": ghost cells hold the multivectors behind the wall, reflected in it by the
-    versor of its normal, as at a free-slip wall; "symmetric": the same without turning the blades, which is *not*
-    equivariant for vectors (to compare with other code).
+    versor of its normal, as at a free-slip wall; "symmetric": the same without turning the blades, as other libraries
+    pad (vectors then point the wrong way behind the wall). All commute with the lattice's symmetries.
 
     Args:
         algebra: the algebra.
@@ -63,7 +63,7 @@ def padding_modes(mode: Any, dim: int) -> tuple[tuple[str, str], ...]:
     pairs = tuple((m, m) if isinstance(m, str) else tuple(m) for m in per_axis)
     if len(pairs) != dim or any(len(pair) != 2 or any(m not in MODES for m in pair) for pair in pairs):
         raise ValueError(
-            f"`padding` (={mode!r}) must be one of {', '.join(map(repr, MODES))}, or one of them, or a (low, high) pair,"
+            f"`padding` (={mode!r}) must be one of {', '.join(map(repr, MODES))}, or one of them or a (low, high) pair"
             f" for each of the {dim} axes."
         )
     return pairs

@@ -85,13 +85,11 @@ class GeometricProductLayer(nn.Module):
 
 
 def product_tables(algebra: CliffordAlgebra) -> tuple[Tensor, Tensor, Tensor]:
-    """For left blade i and output blade j: the right blade, the sign, and the index of the grade path; each (2^n, 2^n)."""
+    """For left blade i and output blade j: right blade, sign, index of the grade path; each (2^n, 2^n)."""
     cayley = algebra.cayley
     right = cayley.abs().argmax(2)
     sign = cayley.sum(2)
     index = {path: p for p, path in enumerate(algebra.paths)}
     grades = algebra.grades
-    path = [
-        [index[grades[i], grades[j], grades[int(k)]] for j, k in enumerate(row)] for i, row in enumerate(right)
-    ]
+    path = [[index[grades[i], grades[j], grades[int(k)]] for j, k in enumerate(row)] for i, row in enumerate(right)]
     return right, sign, torch.tensor(path)

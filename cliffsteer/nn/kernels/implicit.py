@@ -1,4 +1,4 @@
-"""Implicit steerable kernels: the kernel is the output of a Clifford group equivariant network at each relative position.
+"""Implicit steerable kernels: a Clifford group equivariant network of the relative position.
 
 Source: Zhdanov et al., "Clifford-Steerable Convolutional Neural Networks" (ICML 2024), section 3 and appendix.
 """
@@ -139,7 +139,7 @@ class ImplicitKernel(nn.Module):
 
 
 def _head_tables(algebra: CliffordAlgebra) -> tuple[Tensor, Tensor, Tensor]:
-    """For output blade l and input blade m, flattened: the kernel blade, the sign and the grade path of their product."""
+    """For output blade l and input blade m, flattened: kernel blade, sign and grade path of their product."""
     nb = algebra.n_blades
     right, sign, path = product_tables(algebra)
     left = torch.empty(nb, nb, dtype=torch.long)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from cliffsteer import CliffordAlgebra
+from cliffsteer.models import available, create
+from cliffsteer.symmetry import lattice_symmetries
+from cliffsteer.testing import assert_equivariant
+
+SMALL = {"hidden_channels": 3, "blocks": (1,), "kernel_size": 3}
+KERNEL = {"kernel_options": {"hidden_channels": 3, "layers": 2}}
+SIGNATURES = [(1,), (1, 1), (1, 1, 1), (1, -1, -1), (1, -1, -1, -1)]
+UP_TO_3 = SIGNATURES[:-1]
+
+
+@pytest.mark.parametrize("signature", SIGNATURES, ids=str)
+@pytest.mark.parametrize("name", available())
+def test_shapes_and_gradients(name, signature):
+    algebra = CliffordAlgebra(signature)
+    network = create(name, algebra, 3, 2, **SMALL)
+    x = torch.randn(2, 3, algebra.n_blades, *[4, 5, 4, 4][: algebra.dim])
+    y = network(x)
+    assert y.shape == (2, 2, *x.shape[2:])
+    y.square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for n, p in network.named_parameters())
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "reference"}, {"norm": "none"}, {"pointwise": "kernel"}], ids=str)
+@pytest.mark.parametrize("signature", UP_TO_3, ids=str)
+def test_csresnet_is_equivariant(signature, options):
+    algebra = CliffordAlgebra(signature)
+    network = create("csresnet", algebra, 2, 1, **SMALL, **KERNEL, padding="periodic", **options).double()
+    x = torch.randn(1, 2, algebra.n_blades, *[4] * algebra.dim, dtype=torch.float64)
+    assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
+def test_csresnet_is_equivariant_in_minkowski_spacetime():
+    """Under a sixth of the 96 lattice symmetries of R^{1,3}; the layers are tested under all of them."""
+    algebra = CliffordAlgebra((1, -1, -1, -1))
+    network = create("csresnet", algebra, 1, 1, **SMALL, **KERNEL, padding="periodic").double()
+    x = torch.randn(1, 1, 16, 4, 4, 4, 4, dtype=torch.float64)
+    group = list(lattice_symmetries(algebra))[5::6]
+    assert_equivariant(network, x, algebra, group=group, tolerance=1e-12)
+
+
+def test_csresnet_keeps_the_scale_of_its_input():
+    algebra = CliffordAlgebra((1, 1))
+    network = create("csresnet", algebra, 4, 1, hidden_channels=16, blocks=(2, 2))
+    y = network(torch.randn(2, 4, 4, 16, 16))
+    assert 0.05 < float(y.detach().std()) < 5
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("csresnt", {}, r"`model` \(='csresnt'\) is unknown: did you mean 'csresnet'\?; available: csresnet"),
+        ("resnet", {"width": 3}, r"model 'resnet' has no option 'width'.*; it has hidden_channels"),
+        ("csresnet", {"hidden_chanels": 3}, r"no option 'hidden_chanels': did you mean 'hidden_channels'\?"),
+        ("csresnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
+        ("csresnet", {"pointwise": "conv"}, r"`pointwise` \(='conv'\) must be 'linear' or 'kernel'"),
+        ("csresnet", {"blocks": ()}, r"`blocks` \(=\(\)\) must be positive"),
+        ("resnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
+        ("resnet", {"norm": "batch"}, r"`norm` \(='batch'\) must be 'layer' or 'none'"),
+        ("resnet", {"hidden_channels": 0}, r"`hidden_channels` \(=0\)"),
+    ],
+)
+def test_errors(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create(name, CliffordAlgebra((1, 1)), 1, 1, **options)
