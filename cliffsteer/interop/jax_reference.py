@@ -1,8 +1,10 @@
 """Weights of the published JAX code of "Clifford-Steerable Convolutional Neural Networks", and modules that take them.
 
 `load_parameters` copies a flattened Flax parameter dict into our modules. `build` makes a module with the options under
-which ours computes what the published code does: its clamped norms, gains, shell and padding rules. Layouts differ: there
-blades are the last axis, here axis 2; `to_reference` and `from_reference` move them.
+which ours computes what the published code does: its clamped norms, gains, shell and padding rules. There blades are the
+last axis, here axis 2; `to_reference` and `from_reference` move them. Its kernel network acts on all blades, but only
+scalars and multiples of x ever occur; weights that multiply other grades (half of them in 2D) change nothing, receive no
+gradient, and have no place here: they are read and left out.
 
 Where the published code departs from its own equations: its q(x) on kernels whose size is not 2^m + 1 carries rounding,
 so that points on the light cone can get q < 0 and the other sign of the shell; `build(..., rounded_q=True)` repeats it.
@@ -29,6 +31,7 @@ from cliffsteer.nn import (
     MVLinear,
     ReferenceLayerNorm,
 )
+from cliffsteer.nn.kernels.subalgebra import PATHS
 
 Entry = tuple[str, Tensor, Callable[[Tensor], Tensor]]
 """Flax path, our tensor, and the map from the published layout to ours."""
@@ -116,7 +119,7 @@ def build(kind: str, signature: Sequence[int], config: Mapping[str, Any], rounde
     if rounded_q:
         for kernel in module.modules():
             if isinstance(kernel, ImplicitKernel):
-                kernel.q.copy_(_rounded_q(kernel))
+                _round_q(kernel)
     return module
 
 
@@ -183,15 +186,16 @@ def _build_csresnet(algebra: CliffordAlgebra, config: Mapping[str, Any]) -> nn.M
     )
 
 
-def _rounded_q(kernel: ImplicitKernel) -> Tensor:
-    """q as fused multiply-adds over the rounded positions give it: q <- fma(±x_i, x_i, q), i = 0, 1, ..."""
+def _round_q(kernel: ImplicitKernel) -> None:
+    """Let q be what fused multiply-adds over rounded positions give: q <- fma(±x_i, x_i, q), i = 0, 1, ..."""
     values = []
-    for point in kernel.position.T.tolist():
+    for offset in kernel.basis.offsets.tolist():
         q = 0.0
-        for sign, x in zip(kernel.algebra.signature, point, strict=True):
+        for sign, steps in zip(kernel.algebra.signature, offset, strict=True):
+            x = steps / max(kernel.kernel_size // 2, 1)
             q = float(Fraction(sign * x) * Fraction(x) + Fraction(q))
         values.append(q)
-    return torch.tensor(values, dtype=torch.float64)
+    kernel.rounded_q, kernel.orbit = torch.tensor(values, dtype=torch.float64).unique(return_inverse=True)
 
 
 # ------------------------------------------------------------------------------------------------- paths there
@@ -199,6 +203,16 @@ def _rounded_q(kernel: ImplicitKernel) -> Tensor:
 
 def _same(x: Tensor) -> Tensor:
     return x
+
+
+def _scalar_and_vector(x: Tensor) -> Tensor:
+    """Of weights per grade (last axis), those that act in the subalgebra span{1, x}; the others are never used."""
+    return x[..., :2]
+
+
+def _paths(algebra: CliffordAlgebra, wanted: Sequence[tuple[int, int, int]]) -> Callable[[Tensor], Tensor]:
+    index = [algebra.paths.index(path) for path in wanted]
+    return lambda x: x[..., index]
 
 
 def _under(prefix: str, module: nn.Module) -> Iterator[Entry]:
@@ -226,14 +240,20 @@ def _product_layer(m: GeometricProductLayer) -> Iterator[Entry]:
 
 
 def _kernel(m: ImplicitKernel) -> Iterator[Entry]:
-    products = [layer for layer in m.network if isinstance(layer, GeometricProductLayer)]
-    norms = [layer for layer in m.network if isinstance(layer, GradeNorm)]
-    for i, layer in enumerate(products):
-        yield from _under(f"KernelNetwork_0/FullyConnectedSteerableGeometricProductLayer_{i}", layer)
-    for i, layer in enumerate(norms):
-        yield from _under(f"KernelNetwork_0/GradeNorm_{i}", layer)
-    yield "ScalarShell_0/kernel_width", m.shell_width, lambda x: x + 0.4
-    yield "WeightedCayley_0/weight", m.weight, _same
+    for i, layer in enumerate(m.network.products):
+        prefix = f"KernelNetwork_0/FullyConnectedSteerableGeometricProductLayer_{i}"
+        yield f"{prefix}/WeightedCayley_0/weight", layer.weight, _paths(m.algebra, PATHS)
+        yield f"{prefix}/MVLinear_0/weight", layer.right.weight, _scalar_and_vector
+        yield f"{prefix}/MVLinear_1/weight", layer.linear.weight, _scalar_and_vector
+        yield f"{prefix}/MVLinear_1/bias", layer.linear.bias, torch.flatten
+        yield f"{prefix}/GradeNorm_0/factor", layer.norm.factor, lambda x: _scalar_and_vector(x.squeeze(0))
+    for i, norm in enumerate(m.network.norms):
+        yield f"KernelNetwork_0/GradeNorm_{i}/factor", norm.factor, lambda x: _scalar_and_vector(x.squeeze(0))
+    n = m.algebra.dim
+    head = [(0, k, k) for k in range(n + 1)]
+    head += [(1, k + 1, k) for k in range(n)] + [(1, k - 1, k) for k in range(1, n + 1)]
+    yield "ScalarShell_0/kernel_width", m.shell_width, lambda x: _scalar_and_vector(x) + 0.4
+    yield "WeightedCayley_0/weight", m.weight, _paths(m.algebra, head)
     yield "rel_pos_sigma", m.position_width, lambda x: x.reshape(())
 
 

@@ -1,20 +1,21 @@
 """Layers for multivector fields in the layout (batch, channel, blade, *grid)."""
 
 from cliffsteer.nn.activation import MVGELU
+from cliffsteer.nn.cegnn import CEGNN
 from cliffsteer.nn.conv import CliffordSteerableConv
-from cliffsteer.nn.kernels import ImplicitKernel, KernelNetwork
+from cliffsteer.nn.kernels import ImplicitKernel
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
 from cliffsteer.nn.padding import Padding
 from cliffsteer.nn.product import GeometricProductLayer, WeightedProduct
 
 __all__ = [
+    "CEGNN",
     "MVGELU",
     "CliffordSteerableConv",
     "GeometricProductLayer",
     "GradeNorm",
     "ImplicitKernel",
-    "KernelNetwork",
     "MVLayerNorm",
     "MVLinear",
     "Padding",

@@ -5,10 +5,10 @@ import torch
 
 from cliffsteer import CliffordAlgebra
 from cliffsteer.nn import (
+    CEGNN,
     MVGELU,
     GeometricProductLayer,
     GradeNorm,
-    KernelNetwork,
     MVLayerNorm,
     MVLinear,
     ReferenceLayerNorm,
@@ -51,7 +51,7 @@ def test_equivariance(name, signature, generator):
 @pytest.mark.parametrize("signature", SIGNATURES, ids=str)
 def test_network_equivariance(signature, generator):
     algebra = CliffordAlgebra(signature)
-    network = randomised(KernelNetwork(algebra, 4, 3, 3, "smooth"))
+    network = randomised(CEGNN(algebra, 1, 4, 3, 3))
     x = torch.randn(4, 1, algebra.n_blades, dtype=torch.float64)
     assert_equivariant(network, x, algebra, group="orthogonal", generator=generator)
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.nn.kernels.implicit import ImplicitKernel, KernelNetwork
+from cliffsteer.nn.kernels.implicit import ImplicitKernel
 
 KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel}
 """Kernels by name, as in configurations and checkpoints."""
@@ -26,4 +26,4 @@ def create_kernel(
     return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
 
 
-__all__ = ["KERNELS", "ImplicitKernel", "KernelNetwork", "create_kernel"]
+__all__ = ["KERNELS", "ImplicitKernel", "create_kernel"]

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.nn.activation import MVGELU
-from cliffsteer.nn.kernels.lattice import check_kernel_size, kernel_points
-from cliffsteer.nn.norm import GradeNorm
-from cliffsteer.nn.product import GeometricProductLayer, product_tables
+from cliffsteer.nn.kernels.base import SteerableKernel
+from cliffsteer.nn.kernels.lattice import check_kernel_size
+from cliffsteer.nn.kernels.subalgebra import SubalgebraNetwork
 
 
 def scalar_shell(q: Tensor, sigma: Tensor) -> Tensor:
@@ -22,34 +21,13 @@ def scalar_shell(q: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(q >= 0, 1.0, -1.0).to(q.dtype) * torch.exp(-q.abs() / (2 * sigma.square()))
 
 
-class KernelNetwork(nn.Sequential):
-    """[GeometricProductLayer, GradeNorm, MVGELU] × (layers - 1), then GeometricProductLayer.
-
-    Args:
-        algebra: the algebra.
-        out_channels: multivectors out; one multivector in.
-        hidden_channels: multivectors between the layers.
-        layers: number of geometric product layers.
-        norm: norm of the GradeNorms, "smooth" or "reference".
-    """
-
-    def __init__(self, algebra: CliffordAlgebra, out_channels: int, hidden_channels: int, layers: int, norm: str):
-        widths = [1, *[hidden_channels] * (layers - 1), out_channels]
-        modules: list[nn.Module] = []
-        for i in range(layers):
-            modules.append(GeometricProductLayer(algebra, widths[i], widths[i + 1], norm=norm))
-            if i < layers - 1:
-                modules += [GradeNorm(algebra, widths[i + 1], norm), MVGELU()]
-        super().__init__(*modules)
-
-
-class ImplicitKernel(nn.Module):
+class ImplicitKernel(SteerableKernel):
     """Steerable kernel K(x) = H(s(q(x)) · k(x)), K(gx) = ρ(g) K(x) ρ(g)⁻¹ for g in O(p, q).
 
     k is a Clifford group equivariant network of the multivector s₀(q(x)) + x; s a learned shell, one width per pair of
     channels and grade; H the kernel head, the partially weighted geometric product with the input: output grade j of
-    <k>_i times input grade l has weight W[o, i, (i,j,l)]. As a function of x the kernel is steerable exactly; sampled
-    on the lattice, so is the convolution under the lattice's symmetries.
+    <k>_i times input grade l has weight W[o, i, (i,j,l)]. Since k(x) = a(q) + b(q) x, the network is evaluated in
+    span{1, x} and once per orbit of q, and the head reaches 3n + 1 of the 4n equivariant maps: identities, x ∧ and x ⌋.
 
     Args:
         algebra: the algebra.
@@ -59,8 +37,8 @@ class ImplicitKernel(nn.Module):
         hidden_channels: width of the kernel network.
         layers: depth of the kernel network.
         norm: norm inside the kernel network, "smooth" or "reference".
-        gain: "calibrated" scales the kernel once, at initialisation, so that white input of unit variance gives output
-            of unit variance; "reference" is the published 20 / k^{n-1}.
+        gain: "calibrated" scales the head once, at initialisation, so that white input of unit variance gives output
+            of unit variance; "reference" is the published constant 20 / k^{n-1}.
         allow_even: accept even kernels, which have no centre and break equivariance (to compare with other code).
 
     Raises:
@@ -79,74 +57,46 @@ class ImplicitKernel(nn.Module):
         gain: str = "calibrated",
         allow_even: bool = False,
     ):
-        super().__init__()
         check_kernel_size(kernel_size, allow_even)
         if layers < 1:
             raise ValueError(f"`layers` (={layers}) must be at least 1.")
         if gain not in ("calibrated", "reference"):
             raise ValueError(f"`gain` (={gain!r}) must be 'calibrated' or 'reference'.")
-        self.algebra = algebra
-        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
-        x, q = kernel_points(algebra, kernel_size)
-        self.register_buffer("position", x, persistent=False)
-        self.register_buffer("q", q, persistent=False)
-        left, sign, path = _head_tables(algebra)
-        self.register_buffer("left", left, persistent=False)
-        self.register_buffer("sign", sign, persistent=False)
-        self.register_buffer("path", path, persistent=False)
-        self.register_buffer("grade_of_blade", torch.tensor(algebra.grades), persistent=False)
-
-        self.network = KernelNetwork(algebra, out_channels * in_channels, hidden_channels, layers, norm)
+        super().__init__(algebra, in_channels, out_channels, kernel_size)
+        radius = max(kernel_size // 2, 1)
+        self.register_buffer("squares", (self.basis.q * radius**2).round().long(), persistent=False)
+        self.register_buffer("rounded_q", None, persistent=False)
+        self.network = SubalgebraNetwork(out_channels * in_channels, hidden_channels, layers, algebra.n_grades, norm)
         self.position_width = nn.Parameter(torch.ones(()))
-        self.shell_width = nn.Parameter(torch.empty(out_channels, in_channels, algebra.n_grades))
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, len(algebra.paths)))
-        self.register_buffer("gain", torch.ones((), dtype=torch.float64))
+        self.shell_width = nn.Parameter(torch.empty(out_channels, in_channels, 2))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3 * algebra.dim + 1))
+        self.factor = 20 / kernel_size ** (algebra.dim - 1) if gain == "reference" else 1.0
         self.reset_parameters(gain)
 
     def reset_parameters(self, gain: str = "calibrated") -> None:
-        """Draw the shell and the head as in the published code, then fix the gain."""
+        """Draw the shell and the head as in the published code; for "calibrated" then scale the head."""
         nn.init.uniform_(self.shell_width, 0.4, 0.6)
         nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.algebra.n_grades))
-        self.gain.fill_(20 / self.kernel_size ** (self.algebra.dim - 1) if gain == "reference" else 1)
         if gain == "calibrated":
             with torch.no_grad():
-                variance = self.forward().square().flatten(1).sum(1).mean()
-            self.gain.copy_(variance.rsqrt())
+                self.weight.mul_(self.forward().square().flatten(1).sum(1).mean().rsqrt())
 
-    def forward(self) -> Tensor:
-        """The kernel, shape (out_channels · n_blades, in_channels · n_blades, *k), blades fastest."""
-        multivectors = self.multivectors()
-        o, i, nb = self.out_channels, self.in_channels, self.algebra.n_blades
-        weight = self.weight.index_select(2, self.path) * self.sign.to(self.weight.dtype)
-        kernel = multivectors.index_select(2, self.left) * weight.unsqueeze(-1)  # (o, i, out blade · in blade, points)
-        kernel = kernel.view(o, i, nb, nb, -1).transpose(1, 2)
-        return kernel.reshape(o * nb, i * nb, *[self.kernel_size] * self.algebra.dim)
+    @property
+    def q(self) -> Tensor:
+        """The quadratic form of each orbit, exact on the light cone unless `rounded_q` is set."""
+        if self.rounded_q is not None:
+            return self.rounded_q
+        return self.squares.to(self.weight.dtype) / max(self.kernel_size // 2, 1) ** 2
 
-    def multivectors(self) -> Tensor:
-        """s(q(x)) · k(x) · gain at the kernel's points, shape (out_channels, in_channels, blade, points)."""
-        dtype = self.weight.dtype
-        q = self.q.to(dtype)
+    def radial(self) -> Tensor:
+        """Radial values, shape (maps, orbits, out_channels, in_channels)."""
+        n, q = self.algebra.dim, self.q
         scalar = scalar_shell(q, self.position_width)
-        inputs = torch.cat([scalar.unsqueeze(0), self.position.to(dtype)])
-        inputs = torch.cat([inputs, inputs.new_zeros(self.algebra.n_blades - len(inputs), inputs.shape[1])])
-        k = self.network(inputs.view(1, 1, *inputs.shape))[0].unflatten(0, (self.out_channels, self.in_channels))
-        shell = scalar_shell(q, self.shell_width.unsqueeze(-1)) * self.gain.to(dtype)
-        return k * shell.index_select(2, self.grade_of_blade)
-
-    def extra_repr(self) -> str:
-        """Channels and size."""
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, {self.algebra}"
-
-
-def _head_tables(algebra: CliffordAlgebra) -> tuple[Tensor, Tensor, Tensor]:
-    """For output blade l and input blade m, flattened: kernel blade, sign and grade path of their product."""
-    nb = algebra.n_blades
-    right, sign, path = product_tables(algebra)
-    left = torch.empty(nb, nb, dtype=torch.long)
-    columns = torch.arange(nb)
-    head_sign, head_path = torch.empty(nb, nb), torch.empty(nb, nb, dtype=torch.long)
-    for k in range(nb):
-        left[columns, right[k]] = k
-        head_sign[columns, right[k]] = sign[k].float()
-        head_path[columns, right[k]] = path[k]
-    return left.flatten(), head_sign.flatten(), head_path.flatten()
+        z = self.network(torch.stack([scalar, torch.ones_like(q)]).unsqueeze(1), q)
+        z = z.view(2, self.out_channels, self.in_channels, -1) * self.factor
+        z = z * scalar_shell(q, self.shell_width.permute(2, 0, 1).unsqueeze(-1))
+        a, b = z.permute(0, 3, 1, 2).unsqueeze(1)  # each (1, orbits, out, in)
+        head = self.weight.permute(2, 0, 1).unsqueeze(1)  # (map, 1, out, in)
+        values = torch.cat([a * head[: n + 1], b * head[n + 1 :]])
+        missing = self.basis.n_maps - len(values)
+        return torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
