@@ -3,7 +3,7 @@
 from cliffsteer.nn.activation import MVGELU
 from cliffsteer.nn.cegnn import CEGNN
 from cliffsteer.nn.conv import CliffordSteerableConv
-from cliffsteer.nn.kernels import ImplicitKernel
+from cliffsteer.nn.kernels import CompleteKernel, ImplicitKernel
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
 from cliffsteer.nn.padding import Padding
@@ -13,6 +13,7 @@ __all__ = [
     "CEGNN",
     "MVGELU",
     "CliffordSteerableConv",
+    "CompleteKernel",
     "GeometricProductLayer",
     "GradeNorm",
     "ImplicitKernel",

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.kernels.complete import CompleteKernel
 from cliffsteer.nn.kernels.implicit import ImplicitKernel
 
-KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel}
+KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel, "complete": CompleteKernel}
 """Kernels by name, as in configurations and checkpoints."""
 
 
@@ -26,4 +27,4 @@ def create_kernel(
     return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
 
 
-__all__ = ["KERNELS", "ImplicitKernel", "create_kernel"]
+__all__ = ["KERNELS", "CompleteKernel", "ImplicitKernel", "create_kernel"]
