@@ -2,3 +2,8 @@
 
 if __name__ != "cliffsteer.solvers":
     raise ImportError("this folder installs as `cliffsteer.solvers`: import that name.")
+
+from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.registry import available, create, register
+
+__all__ = ["Solver", "State", "available", "create", "register"]

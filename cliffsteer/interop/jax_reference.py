@@ -1,10 +1,10 @@
 """Weights of the published JAX code of "Clifford-Steerable Convolutional Neural Networks", and modules that take them.
 
 `load_parameters` copies a flattened Flax parameter dict into our modules. `build` makes a module with the options under
-which ours computes what the published code does: its clamped norms, gains, shell and padding rules. There blades are the
-last axis, here axis 2; `to_reference` and `from_reference` move them. Its kernel network acts on all blades, but only
-scalars and multiples of x ever occur; weights that multiply other grades (half of them in 2D) change nothing, receive no
-gradient, and have no place here: they are read and left out.
+which ours computes what the published code does: its clamped norms, gains, shell and padding rules. There blades are
+the last axis, here axis 2; `to_reference` and `from_reference` move them. Its kernel network acts on all blades, but
+only scalars and multiples of x ever occur; weights that multiply other grades (half of them in 2D) change nothing,
+receive no gradient, and have no place here: they are read and left out.
 
 Where the published code departs from its own equations: its q(x) on kernels whose size is not 2^m + 1 carries rounding,
 so that points on the light cone can get q < 0 and the other sign of the shell; `build(..., rounded_q=True)` repeats it.
