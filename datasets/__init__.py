@@ -1,4 +1,28 @@
-"""Installed as cliffsteer.datasets."""
+"""Datasets: recipes, generation, the shard format, windows and statistics. Installed as cliffsteer.datasets."""
 
 if __name__ != "cliffsteer.datasets":
     raise ImportError("this folder installs as `cliffsteer.datasets`: import that name.")
+
+from cliffsteer.datasets.format import Header
+from cliffsteer.datasets.generate import generate
+from cliffsteer.datasets.manifest import Manifest, read_manifest, verify
+from cliffsteer.datasets.recipe import Recipe, trajectory_seed
+from cliffsteer.datasets.shard import Shard
+from cliffsteer.datasets.statistics import compute_statistics
+from cliffsteer.datasets.windows import TrajectoryDataset, WindowDataset
+from cliffsteer.datasets.writer import ShardWriter
+
+__all__ = [
+    "Header",
+    "Manifest",
+    "Recipe",
+    "Shard",
+    "ShardWriter",
+    "TrajectoryDataset",
+    "WindowDataset",
+    "compute_statistics",
+    "generate",
+    "read_manifest",
+    "trajectory_seed",
+    "verify",
+]
