@@ -1,0 +1,148 @@
+"""The command line: ``cliffsteer VERB [key=value ...]``, a Hydra application for each verb.
+
+A verb is a module of `cliffsteer.commands` with a function ``run(config)`` and a root config of the same name in
+`cliffsteer.conf`. Every option of Hydra works after the verb. Whatever goes wrong ends in one line on stderr: exit code
+2 for what the user can mend, 130 after Ctrl-C, 1 for a fault of cliffsteer; ``CLIFFSTEER_DEBUG=1`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+VERBS = {
+    "generate": "simulate trajectories and store them as a dataset",
+    "verify": "check every shard of a dataset",
+    "train": "train a network on a dataset",
+    "evaluate": "measure a trained run on held-out trajectories",
+    "rollout": "roll a trained run out, alone or coupled to its solver",
+    "report": "write a page about evaluated runs",
+    "info": "list solvers, datasets, models, experiments and runs",
+    "demo": "all of it once, small: simulate, train, compare, couple, report",
+}
+DEBUG = "CLIFFSTEER_DEBUG"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; the console script ``cliffsteer`` calls it.
+
+    Args:
+        arguments: verb and overrides; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb = arguments[0] if arguments else None
+    try:
+        if verb in (None, "help", "-h", "--help"):
+            sys.stdout.write(usage())
+        elif verb in ("-V", "--version"):
+            from cliffsteer import __version__
+
+            sys.stdout.write(f"cliffsteer {__version__}\n")
+        else:
+            _run(verb, arguments[1:])
+        sys.stdout.flush()
+    except SystemExit as exit_:
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            return _fail(exit_.__context__, verb)
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        return _fail(error, verb)
+    return 0
+
+
+def usage() -> str:
+    """The text of ``cliffsteer --help``."""
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {line}" for verb, line in VERBS.items())
+    return (
+        "Usage: cliffsteer VERB [key=value ...] [options of Hydra]\n\n"
+        f"{verbs}\n\n"
+        "`cliffsteer VERB --help` shows the keys of a verb, `--cfg job` the config it would run with, `--multirun`\n"
+        "runs every combination of key=a,b. Start with `cliffsteer demo`, or with `cliffsteer info`.\n"
+    )
+
+
+def _run(verb: str, arguments: list[str]) -> None:
+    """Hand the rest of the command line to Hydra and the composed config to the verb."""
+    from cliffsteer.commands.errors import UsageError, did_you_mean
+
+    if verb not in VERBS:
+        raise UsageError(
+            f"`{verb}` is no verb of cliffsteer{did_you_mean(verb, VERBS) or ';'} verbs: {', '.join(VERBS)}."
+        )
+    import hydra
+
+    from cliffsteer.commands.folders import name_swept_values
+    from cliffsteer.commands.schema import register
+
+    options = _parse(verb, arguments)
+    if options.multirun:
+        arguments = name_swept_values(arguments, options.overrides)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: the line shown is ours
+    register()
+
+    def task(config: DictConfig) -> None:
+        try:
+            importlib.import_module(f"cliffsteer.commands.{verb}").run(config)
+        except Exception as error:  # past Hydra, which would add lines of its own
+            raise SystemExit(_fail(error, verb)) from None
+
+    before = sys.argv
+    sys.argv = [f"cliffsteer {verb}", *arguments]
+    _set_up_logging()
+    try:
+        hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(task)()
+    finally:
+        sys.argv = before
+
+
+def _parse(verb: str, arguments: list[str]) -> Namespace:
+    """The command line as Hydra will see it; a UsageError for an option it does not know (it would print its usage)."""
+    from hydra._internal.utils import get_args_parser
+
+    from cliffsteer.commands.errors import UsageError, did_you_mean
+
+    parser = get_args_parser()
+
+    def refuse(message: str) -> None:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown == message:
+            raise UsageError(f"{message}.")
+        hint = did_you_mean(unknown, parser._option_string_actions) or f"; `cliffsteer {verb} --help` lists them."
+        raise UsageError(f"`{unknown}` is no option{hint}")
+
+    parser.error = refuse
+    return parser.parse_args(arguments)
+
+
+def _set_up_logging() -> None:
+    """Our messages go to stderr, one plain line each."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("cliffsteer")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+
+
+def _fail(error: BaseException, verb: str | None) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    from cliffsteer.commands.errors import describe
+
+    if isinstance(error, BrokenPipeError):  # the reader of our output went away, as in `cliffsteer info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if os.environ.get(DEBUG) == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    line, code = describe(error, verb if verb in VERBS else None)
+    sys.stderr.write(f"cliffsteer: {line}\n")
+    return code

@@ -1,0 +1,55 @@
+"""``cliffsteer evaluate``: measure a trained run on held-out trajectories."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.evaluation import evaluate, write_metrics
+
+
+def run(config: DictConfig) -> None:
+    """Write metrics.json into the run folder and a table to stdout."""
+    surrogate = load_surrogate(config.run, config.device)
+    trajectories = open_split(surrogate, config.root, config.split)
+    metrics = evaluate(
+        surrogate, trajectories, config.history, config.steps, batch_size=config.batch_size, stride=config.stride
+    )
+    path = write_metrics(metrics, Path(config.run) / "metrics.json")
+    data = metrics["dataset"]
+    sys.stdout.write(
+        f"{config.run} on the {data['trajectories']} {data['split']} trajectories of {trajectories.root}"
+        f" ({data['windows']} windows); NRMSE, and its ratio to persistence\n"
+    )
+    for line in table(metrics):
+        sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"All of it: {path}\n")
+
+
+def table(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Lines for people: one-step and last rollout error per field, beside persistence, and the equivariance error."""
+    parts = {"one step": metrics["one_step"]}
+    if "rollout" in metrics:
+        parts[f"{metrics['rollout']['steps']} steps"] = metrics["rollout"]
+    names = [*metrics["one_step"]["model"]["fields"], "overall"]
+    yield f"  {'':10}" + "".join(f"{name:>22}" for name in names)
+    for title, part in parts.items():
+        cells = ""
+        for name in names:
+            model, still = (_last_nrmse(part[who], name) for who in ("model", "persistence"))
+            cells += f"{model:>12.4g}  ({model / still:>6.3g})" if still else f"{model:>12.4g}" + " " * 10
+        yield f"  {title:10}{cells}"
+    if "equivariance" in metrics:
+        error, count = metrics["equivariance"]["relative_error"], metrics["equivariance"]["symmetries"]
+        yield f"  largest violation of the grid's {count} symmetries, relative: {error:.2g}"
+
+
+def _last_nrmse(errors: Mapping[str, Any], name: str) -> float:
+    """NRMSE at the last lead time; a diverged rollout has none (null in JSON) and counts as infinite."""
+    values = errors["overall"] if name == "overall" else errors["fields"][name]
+    return float("inf") if values["nrmse"][-1] is None else values["nrmse"][-1]

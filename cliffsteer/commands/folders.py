@@ -1,0 +1,35 @@
+"""Where a verb writes: ``config.out``, and in a sweep a folder of its own beside it for each job."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+def output_folder(config: DictConfig) -> Path:
+    """The folder to write to: ``config.out``, in a sweep with the swept values of the job appended."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return Path(config.out)
+    suffix = re.sub(r"[^\w.=,-]+", "-", HydraConfig.get().job.override_dirname)
+    return Path(f"{config.out}-{suffix}" if suffix else config.out)
+
+
+def name_swept_values(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Arguments of a sweep by which the jobs' folders are named after the keys that are swept, and no others.
+
+    Args:
+        arguments: the command line after the verb.
+        overrides: the overrides in it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    fixed = [override.key_or_group for override in parsed if not override.is_sweep_override()]
+    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys={json.dumps(fixed)}"]

@@ -1,0 +1,220 @@
+"""The types of the configs: a dataclass for each verb, which Hydra puts beneath the YAML files of `cliffsteer.conf`.
+
+A key that no dataclass has, or a value of another type, is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cliffsteer.training.config import TrainConfig
+
+MISSING = "???"
+
+
+@dataclass
+class Generate:
+    """``cliffsteer generate``.
+
+    Args:
+        solver: its name, and its options beside it.
+        n: trajectories in all, an eighth each for valid and test (at least one), the rest for train; overrides splits.
+        splits: trajectories of each split.
+        frames: frames stored of each trajectory.
+        every: solver steps between two of them.
+        skip: frames dropped at the start of each trajectory.
+        batch: trajectories simulated together, which make one shard.
+        seed: of the dataset; every trajectory draws from its own seed, derived from it.
+        out: folder of the dataset.
+        workers: processes; their number does not change a byte.
+        progress: show a progress bar.
+    """
+
+    solver: dict[str, Any] = field(default_factory=dict)
+    n: int | None = None
+    splits: dict[str, int] = field(default_factory=dict)
+    frames: int = MISSING
+    every: int = 1
+    skip: int = 0
+    batch: int = 4
+    seed: int = 0
+    out: str = MISSING
+    workers: int = 1
+    progress: bool = True
+
+
+@dataclass
+class Train(TrainConfig):
+    """``cliffsteer train``: a training run, and where it goes.
+
+    Args:
+        name: name of the run.
+        out: its folder.
+        resume: go on from the last checkpoint in the folder; false starts anew in an empty folder.
+    """
+
+    name: str = MISSING
+    out: str = MISSING
+    resume: bool = True
+
+
+@dataclass
+class Evaluate:
+    """``cliffsteer evaluate``.
+
+    Args:
+        run: folder of a run.
+        root: folder of the dataset; that of the training by default.
+        split: which split.
+        history: frames before the first predicted one; the network's own by default. Networks with different
+            histories are compared on the same frames when given the largest.
+        steps: frames of the rollouts; 0 for none.
+        batch_size: windows evaluated together.
+        stride: frames between two windows of the one-step errors.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
+    """
+
+    run: str = MISSING
+    root: str | None = None
+    split: str = "test"
+    history: int | None = None
+    steps: int = 10
+    batch_size: int = 16
+    stride: int = 1
+    device: str = "auto"
+
+
+@dataclass
+class Rollout:
+    """``cliffsteer rollout``.
+
+    Args:
+        run: folder of a run.
+        root: folder of the dataset; that of the training by default.
+        split: which split.
+        trajectory: which trajectory of it.
+        start: first frame read.
+        steps: frames produced.
+        coupling: "replace" (the surrogate alone) or "alternate" (the dataset's solver and the surrogate in turns).
+        solver_steps: frames of the solver in a cycle of "alternate".
+        surrogate_steps: frames of the surrogate in a cycle of "alternate".
+        field: field of the animation; the first by default.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
+        out: folder of frames, curve and animation.
+    """
+
+    run: str = MISSING
+    root: str | None = None
+    split: str = "test"
+    trajectory: int = 0
+    start: int = 0
+    steps: int = 10
+    coupling: str = "replace"
+    solver_steps: int = 1
+    surrogate_steps: int = 4
+    field: str | None = None
+    device: str = "auto"
+    out: str = MISSING
+
+
+@dataclass
+class Report:
+    """``cliffsteer report``.
+
+    Args:
+        runs: folders of evaluated runs, e.g. runs=[runs/a,runs/b].
+        root: folder of the dataset; that of the first run's training by default.
+        title: heading.
+        out: the page.
+    """
+
+    runs: list[str] = field(default_factory=list)
+    root: str | None = None
+    title: str = "cliffsteer report"
+    out: str = MISSING
+
+
+@dataclass
+class Info:
+    """``cliffsteer info``.
+
+    Args:
+        show: the sections listed.
+        data: folder searched for datasets.
+        runs: folder searched for runs.
+    """
+
+    show: list[str] = field(default_factory=list)
+    data: str = "data"
+    runs: str = "runs"
+
+
+@dataclass
+class Verify:
+    """``cliffsteer verify``.
+
+    Args:
+        root: folder of a dataset.
+    """
+
+    root: str = MISSING
+
+
+@dataclass
+class Demo:
+    """``cliffsteer demo``: command lines of the other verbs, one after the other.
+
+    Args:
+        out: folder of everything the demo writes; each stage has its own place in it.
+        generate: overrides of ``cliffsteer generate``.
+        train: for each network, overrides of ``cliffsteer train``; the first one goes into the solver loop.
+        steps: frames of the rollouts.
+        solver_steps: frames of PhiFlow in a cycle of the alternating loop.
+        surrogate_steps: frames of the surrogate in it.
+        loop_trajectories: trajectories in the solver loops.
+        workers: processes that simulate.
+        expected: for each stage, the seconds it takes on two cores; the time left is estimated from them.
+        progress: show progress bars.
+    """
+
+    out: str = "runs/demo"
+    generate: list[str] = field(default_factory=list)
+    train: dict[str, list[str]] = field(default_factory=dict)
+    steps: int = 10
+    solver_steps: int = 1
+    surrogate_steps: int = 4
+    loop_trajectories: int = 4
+    workers: int = 2
+    expected: dict[str, float] = field(default_factory=dict)
+    progress: bool = True
+
+
+SCHEMAS = {
+    "generate": Generate,
+    "train": Train,
+    "evaluate": Evaluate,
+    "rollout": Rollout,
+    "report": Report,
+    "info": Info,
+    "verify": Verify,
+    "demo": Demo,
+}
+
+
+def register() -> None:
+    """Tell Hydra the schemas, what keys mean, and the solvers of other packages (which need no YAML file)."""
+    from importlib.metadata import entry_points
+
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    from cliffsteer.commands.listing import key_help, options
+    from cliffsteer.solvers.registry import GROUP
+
+    OmegaConf.register_new_resolver("key_help", lambda verb: key_help(SCHEMAS[verb]), replace=True)
+    store = ConfigStore.instance()
+    for verb, schema in SCHEMAS.items():
+        store.store(name=f"{verb}_schema", node=schema)
+    for name in {point.name for point in entry_points(group=GROUP)} - set(options("solver")):
+        store.store(group="solver", name=name, node={"name": name})

@@ -1,0 +1,38 @@
+"""``cliffsteer train``: train a network on a dataset."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from cliffsteer.commands.folders import output_folder
+from cliffsteer.storage import replacing_file
+from cliffsteer.training import TrainConfig, train
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> None:
+    """Train, or go on from the last checkpoint, and keep the config in the run folder."""
+    values = OmegaConf.to_container(config, resolve=True)
+    settings = TrainConfig.from_dict(
+        {key: value for key, value in values.items() if key not in ("name", "out", "resume")}
+    )
+    out = train(settings, output_folder(config), config.resume)
+    if os.environ.get("RANK", "0") == "0":
+        _keep(values | {"out": str(out)}, out)
+        logger.info("The run is in %s; next: `cliffsteer evaluate run=%s`.", out, out)
+
+
+def _keep(values: dict, out: Path) -> None:
+    """Write config.yaml, itself a config that ``cliffsteer train`` takes."""
+    text = (
+        f"# The config of this run: cliffsteer train --config-dir {out} --config-name config\n"
+        "defaults:\n  - base\n  - train_schema\n  - _self_\nhydra:\n  job:\n    name: train\n"
+        + OmegaConf.to_yaml(OmegaConf.create(values))
+    )
+    with replacing_file(out / "config.yaml") as temporary:
+        temporary.write_text(text, encoding="utf-8")
