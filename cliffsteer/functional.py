@@ -20,7 +20,7 @@ def smooth_norm(q: Tensor, epsilon: float = 1e-2) -> Tensor:
 
 def gelu_gate(scalar: Tensor) -> Tensor:
     """σ(2 sqrt(2/π) (s + 0.044715 s³)), so that s · gate(s) is the tanh form of GELU."""
-    return torch.sigmoid(math.sqrt(2 / math.pi) * 2 * (scalar + 0.044715 * scalar.pow(3)))
+    return torch.sigmoid(2 * math.sqrt(2 / math.pi) * scalar * (1 + 0.044715 * scalar.square()))
 
 
 def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
