@@ -365,7 +365,10 @@ def _cayley(signature: tuple[int, ...]) -> np.ndarray:
     """Dense table (left, out, right) from the `clifford` package, whose blade order is ours."""
     import clifford  # heavy (numba): only when a product is first needed
 
-    return np.asarray(clifford.Layout(list(signature)).gmt.todense(), dtype=np.float64)
+    threads = torch.get_num_threads()
+    table = np.asarray(clifford.Layout(list(signature)).gmt.todense(), dtype=np.float64)
+    torch.set_num_threads(threads)  # numba has set them anew, for torch as well
+    return table
 
 
 @functools.cache

@@ -41,6 +41,17 @@ def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> T
     return _convolve_by_slices(x, kernel, stride, dilation)
 
 
+def check_reach(grid: Sequence[int], reach: int) -> None:
+    """Raise unless a kernel that spans ``reach`` cells fits on the grid."""
+    torch._check(
+        min(grid) >= reach,
+        lambda: (
+            f"the grid {tuple(grid)} is smaller than the kernel, which spans {reach} cells along each axis:"
+            " take a smaller `kernel_size` or a larger grid."
+        ),
+    )
+
+
 def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -> Tensor:
     """Convolution on n axes as a sum, over the taps of the first, of convolutions on the n - 1 others."""
     taps = kernel.shape[2]

@@ -12,7 +12,8 @@ with semi-Lagrangian advection, explicit diffusion and an exact pressure project
 has the value next to the wall. Velocities are zero on walls and beyond; the tangential ones therefore vanish one cell
 beyond the last sample, half a cell behind the wall, so the no-slip condition holds to first order in h. Smoke stays
 within its initial bounds but is not conserved: at these Courant numbers (up to 5, 7, 10 and 21 at 32, 48, 64 and 128
-cells a side) semi-Lagrangian advection loses 8 to 31 % of it in 24 steps of the default set-up (four seeds at each of these resolutions).
+cells a side) semi-Lagrangian advection loses 8 to 31 % of it in 24 steps of the default set-up (four seeds at each of
+these resolutions).
 
 Initial state: fluid at rest, smoke |f| with smooth noise f of variance 1 (``noise.smooth_noise``).
 

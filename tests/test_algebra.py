@@ -1,6 +1,8 @@
 import copy
 import itertools
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -175,3 +177,13 @@ def test_errors_name_the_argument():
         algebra.versor(torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"`matrix` has shape \(3, 3\), expected \(..., 2, 2\)"):
         algebra.outermorphism(torch.eye(3))
+
+
+def test_the_first_product_leaves_torchs_threads_alone():
+    """The package behind the table compiles with numba, which sets the number of threads for torch too."""
+    code = (
+        "import torch; torch.set_num_threads(1); from cliffsteer import CliffordAlgebra;"
+        "CliffordAlgebra((1, 1)).cayley; print(torch.get_num_threads())"
+    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "1"

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.functional import convolve
+from cliffsteer.functional import check_reach, convolve
 from cliffsteer.nn.padding import Padding
 
 
@@ -26,6 +26,7 @@ class PlainConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve real channels."""
+        check_reach(x.shape[2:], self.weight.shape[-1])
         y = convolve(self.padding(x.unsqueeze(2)).squeeze(2), self.weight)
         return y + self.bias.view(-1, *[1] * self.dim)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.functional import convolve, pad_axis
+from cliffsteer.functional import check_reach, convolve, pad_axis
 from cliffsteer.nn.kernels import create_kernel
 from cliffsteer.nn.linear import add_scalar_bias, check_channels
 from cliffsteer.nn.padding import Padding
@@ -77,14 +77,7 @@ class CliffordSteerableConv(nn.Module):
                 f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade)."
             ),
         )
-        reach = (self.kernel_size - 1) * self.dilation + 1
-        torch._check(
-            min(x.shape[3:]) >= reach // 2 + 1,
-            lambda: (
-                f"`x` has a grid {tuple(x.shape[3:])} smaller than the kernel reaches ({reach} points):"
-                " use a smaller `kernel_size` or a larger grid."
-            ),
-        )
+        check_reach(x.shape[3:], (self.kernel_size - 1) * self.dilation + 1)
         padded = self.padding(x)
         y = convolve(padded.flatten(1, 2), self.kernel(), self.stride, self.dilation)
         return add_scalar_bias(y.unflatten(1, (self.out_channels, self.algebra.n_blades)), self.bias)

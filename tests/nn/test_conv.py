@@ -123,7 +123,7 @@ def test_errors():
     with pytest.raises(ValueError, match=r"`kernel_options` goes with a kernel given by name"):
         CliffordSteerableConv(algebra, 1, 1, 3, kernel=ImplicitKernel(algebra, 1, 1, 3), kernel_options=SMALL)
     conv = CliffordSteerableConv(algebra, 2, 3, 7, kernel_options=SMALL)
-    with pytest.raises(RuntimeError, match=r"`x` has a grid \(3, 8\) smaller than the kernel reaches \(7 points\)"):
+    with pytest.raises(RuntimeError, match=r"the grid \(3, 8\) is smaller than the kernel, which spans 7 cells"):
         conv(torch.zeros(1, 2, 4, 3, 8))
     with pytest.raises(RuntimeError, match=r"expected 2 grid axes after \(batch, channel, blade\)"):
         conv(torch.zeros(1, 2, 4, 8))

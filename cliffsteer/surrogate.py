@@ -1,0 +1,329 @@
+"""Surrogate: a trained network with everything it needs to be a Stepper, saved as weights and JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cliffsteer.fields import FieldSpec
+from cliffsteer.grid import Grid
+from cliffsteer.models import create
+from cliffsteer.normalization import Normalization
+from cliffsteer.stepper import Parameters, check_frames
+from cliffsteer.storage import replacing_folder
+
+FORMAT = "cliffsteer.surrogate"
+FORMAT_VERSION = 1
+PREDICTIONS = ("delta", "state")
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+
+
+class Surrogate(nn.Module):
+    """A network as a Stepper: physical units outside, normalised ones inside.
+
+    With u₁..u_h the frames of the history, N and N_δ the normalisations of frames and of their changes, p the
+    parameters and f the network,
+
+        delta:  u_{h+k} = u_h + N_δ⁻¹ f(N u₁, ..., N u_h, N p)_k        state:  u_{h+k} = N⁻¹ f(...)_k
+
+    Time becomes channels by a view; every parameter field is a channel of its own multivector, constant over the grid,
+    so that a force turns together with the data. Blades that no field occupies are zero on the way in and out.
+
+    Args:
+        network: maps (batch, in, blade, *grid) to (batch, out, blade, *grid) with
+            in = history · n_multivectors + n_parameter_multivectors and out = future · n_multivectors.
+        spec: the fields.
+        grid: the grid of the data.
+        dt: time between frames, in seconds unless the system says otherwise.
+        history: frames read.
+        future: frames predicted at once.
+        normalization: scales of the fields, of their changes and of the parameters.
+        prediction: "delta" or "state".
+        model: name and options that `cliffsteer.models.create` needs to build the network again,
+            e.g. ``{"name": "csresnet", "hidden_channels": 16}``; needed for saving only.
+
+    Attributes:
+        training_config, metrics: what `save_pretrained` stored beside the weights, or None.
+
+    Raises:
+        ValueError: a number of frames below 1, a time step that is not positive, or an unknown prediction.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: FieldSpec,
+        grid: Grid,
+        dt: float,
+        history: int,
+        future: int,
+        normalization: Normalization,
+        prediction: str = "delta",
+        model: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if history < 1 or future < 1:
+            raise ValueError(f"`history` (={history}) and `future` (={future}) must be at least 1 frame.")
+        if not dt > 0:
+            raise ValueError(f"`dt` (={dt}) must be positive.")
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"`prediction` (={prediction!r}) must be 'delta' or 'state'.")
+        self.network = network
+        self.spec, self.grid, self.dt = spec, grid, float(dt)
+        self.history, self.future, self.prediction = int(history), int(future), prediction
+        self.normalization = normalization
+        self.model = None if model is None else dict(model)
+        self.training_config: dict[str, Any] | None = None
+        self.metrics: dict[str, Any] | None = None
+        occupied = spec.occupied.view(-1, *[1] * grid.dim)
+        self.register_buffer("occupied", occupied, persistent=False)
+
+    @classmethod
+    def create(
+        cls,
+        model: Mapping[str, Any],
+        spec: FieldSpec,
+        grid: Grid,
+        dt: float,
+        history: int,
+        future: int,
+        normalization: Normalization,
+        prediction: str = "delta",
+    ) -> Surrogate:
+        """An untrained surrogate from a model's name and options; the channel counts follow from the spec.
+
+        Raises:
+            ValueError: an unknown model or option, or what the constructor refuses.
+        """
+        options = dict(model)
+        name = options.pop("name", None)
+        if name is None:
+            raise ValueError(f"`model` (={dict(model)}) has no 'name'.")
+        into = history * spec.n_multivectors + spec.n_parameter_multivectors
+        network = create(name, spec.algebra, into, future * spec.n_multivectors, **options)
+        return cls(network, spec, grid, dt, history, future, normalization, prediction, model)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    @property
+    def field_scales(self) -> dict[str, float]:
+        """Scale of each dynamic field, in its unit."""
+        return self.normalization.scales
+
+    @property
+    def loss_scales(self) -> dict[str, float]:
+        """Scale of each field's error in the loss: of its changes for "delta", of the field itself for "state"."""
+        return self.normalization.deltas if self.prediction == "delta" else self.normalization.scales
+
+    # --------------------------------------------------------------------------------------------- prediction
+
+    def forward(self, frames: Tensor, parameters: Tensor) -> Tensor:
+        """The frames that follow, in physical units.
+
+        Args:
+            frames: the history, shape (batch, history, blade, *grid).
+            parameters: packed parameter fields, shape (batch, blade).
+
+        Returns:
+            Shape (batch, future, blade, *grid), zero on blades that the spec does not declare.
+        """
+        change = self.predict(frames, parameters)
+        if self.prediction == "state":
+            out = self.normalization.denormalize(change)
+        else:
+            out = frames[:, -1:] + self.normalization.denormalize_delta(change)
+        return self._declared(out)
+
+    def predict(self, frames: Tensor, parameters: Tensor) -> Tensor:
+        """The network's output, in the normalised units of the loss; shapes as for `forward`."""
+        out = self.network(self.channels(frames, parameters)).to(frames.dtype)
+        return self._declared(out.reshape(len(frames), self.future, self.spec.n_blades, *frames.shape[3:]))
+
+    def target(self, frames: Tensor, future: Tensor) -> Tensor:
+        """What `predict` should return for these frames when ``future`` follows, (batch, future, blade, *grid)."""
+        if self.prediction == "state":
+            return self._declared(self.normalization.normalize(future))
+        return self._declared(self.normalization.normalize_delta(future - frames[:, -1:]))
+
+    def channels(self, frames: Tensor, parameters: Tensor) -> Tensor:
+        """The network's input: normalised frames and parameters, (batch, channel, blade, *grid)."""
+        n_blades, grid = self.spec.algebra.n_blades, frames.shape[3:]
+        x = self._declared(self.normalization.normalize(frames))
+        x = x.reshape(len(frames), self.history * self.spec.n_multivectors, n_blades, *grid)
+        if not self.spec.n_parameter_multivectors:
+            return x
+        p = self.normalization.normalize_parameters(parameters)
+        p = p.view(len(frames), self.spec.n_parameter_multivectors, n_blades, *[1] * len(grid))
+        return torch.cat([x, p.to(x.dtype).expand(-1, -1, -1, *grid)], 1)
+
+    def step(self, frames: Tensor, parameters: Parameters | None = None) -> Tensor:
+        """The next frames, as every Stepper gives them, in the precision of ``frames``.
+
+        Args:
+            frames: at least ``history`` frames, oldest first, shape (batch, time, blade, *grid).
+            parameters: parameter fields by name; those left out take the spec's defaults.
+
+        Returns:
+            Shape (batch, future, blade, *grid).
+
+        Raises:
+            ValueError: frames or parameters that do not fit.
+        """
+        check_frames(self, frames)
+        packed = self.spec.pack_parameters(parameters, len(frames), self.dtype, frames.device)
+        return self(frames[:, -self.history :].to(self.dtype), packed).to(frames.dtype)
+
+    def _declared(self, frames: Tensor) -> Tensor:
+        return frames.masked_fill(~self.occupied, 0)
+
+    # --------------------------------------------------------------------------------------- saving, loading
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        training_config: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write `config.json` and `model.safetensors`; an existing surrogate is replaced only by a complete one.
+
+        Args:
+            folder: where to; other files in an existing surrogate's folder stay.
+            training_config: JSON-ready description of the training, kept for readers.
+            metrics: JSON-ready results, kept for readers.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ValueError: the surrogate does not know its ``model``, or the folder holds something else.
+            OSError: the disk is full or not writable; the old surrogate is still there.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        if self.model is None:
+            raise ValueError("`model` is not known: give its name and options to the constructor to save a surrogate.")
+        if folder.exists() and not _is_ours(folder):
+            raise ValueError(f"`folder` (={folder}) exists and holds no surrogate: give a new or an empty one.")
+        config = self._config(training_config or self.training_config, metrics or self.metrics)
+        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+        weights = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in self.state_dict().items()}
+        with replacing_folder(folder) as temporary:
+            try:
+                save_file(weights, temporary / _WEIGHTS, metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise OSError(f"`{folder / _WEIGHTS}` could not be written: {error}.") from error
+            (temporary / _CONFIG).write_text(text, encoding="utf-8")
+        return folder
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, device: str | torch.device = "cpu") -> Surrogate:
+        """Load what `save_pretrained` wrote: same outputs bit for bit, in eval mode and with frozen weights.
+
+        Call ``requires_grad_(True)`` to train it further.
+
+        Raises:
+            FileNotFoundError: no such folder, or a file of it is missing.
+            ValueError: another format or version, a file cut short, or weights that do not fit the model.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise FileNotFoundError(f"`folder` (={folder}) does not exist: give the folder of a saved surrogate.")
+        for name in (_CONFIG, _WEIGHTS):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"`{folder / name}` is missing: {folder} holds no complete surrogate.")
+        config = _read_config(folder / _CONFIG)
+        try:
+            spec = FieldSpec.from_dict(config["spec"])
+            surrogate = cls.create(
+                config["model"],
+                spec,
+                Grid.from_dict(config["grid"]),
+                config["dt"],
+                config["history"],
+                config["future"],
+                Normalization.from_dict(spec, config["normalization"]),
+                config["prediction"],
+            ).to(getattr(torch, config["dtype"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"`{folder / _CONFIG}` is damaged: {type(error).__name__} {error}.") from error
+        surrogate.training_config, surrogate.metrics = config.get("training_config"), config.get("metrics")
+        _load_weights(surrogate, folder / _WEIGHTS)
+        return surrogate.to(device).eval().requires_grad_(False)
+
+    def _config(self, training_config: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
+        import cliffsteer
+
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "cliffsteer_version": cliffsteer.__version__,
+            "model": self.model,
+            "spec": self.spec.to_dict(),
+            "grid": self.grid.to_dict(),
+            "dt": self.dt,
+            "history": self.history,
+            "future": self.future,
+            "prediction": self.prediction,
+            "normalization": self.normalization.to_dict(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "training_config": training_config,
+            "metrics": metrics,
+        }
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or holds a surrogate, of whatever version."""
+    if not folder.is_dir():
+        return False
+    if not any(folder.iterdir()):
+        return True
+    try:
+        return json.loads((folder / _CONFIG).read_text(encoding="utf-8")).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"`{path}` is damaged: {error}.") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise ValueError(f"`{path}` describes no cliffsteer surrogate.")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"`{path}` has format version {version}, this cliffsteer reads version {FORMAT_VERSION}: load it with the"
+            f" cliffsteer that wrote it ({config.get('cliffsteer_version', 'unknown')}) or train it again."
+        )
+    return config
+
+
+def _load_weights(surrogate: Surrogate, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"`{path}` is damaged or cut short: {error}.") from error
+    expected = surrogate.state_dict()
+    wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
+        name for name, value in weights.items() if value.shape != expected[name].shape
+    )
+    if wrong:
+        raise ValueError(
+            f"`{path}` does not fit the model in {_CONFIG}: {len(wrong)} weight(s) differ in name or shape,"
+            f" the first is {wrong[0]!r}."
+        )
+    surrogate.load_state_dict(weights)

@@ -1,0 +1,219 @@
+"""What a training run is made of: plain dataclasses, the single source of the Hydra schema and of `train`.
+
+A length of training is always in optimiser steps. ``"???"`` marks a value that must be given, as in Hydra.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+MISSING = "???"
+
+
+@dataclass
+class DataConfig:
+    """What is read.
+
+    Args:
+        root: folder of a dataset, with its splits `train` and `valid`.
+        history: frames the network reads.
+        future: frames it predicts at once.
+        batch_size: windows per optimiser step, over all devices.
+        workers: reader processes of each device; 0 reads in the training process.
+        stride: frames between the starts of two training windows.
+        valid_stride: the same for validation windows, which are enumerated, never drawn.
+    """
+
+    root: str = MISSING
+    history: int = 4
+    future: int = 1
+    batch_size: int = 16
+    workers: int = 0
+    stride: int = 1
+    valid_stride: int = 1
+
+
+@dataclass
+class ModelConfig:
+    """Which network: a name of `cliffsteer.models.available()` and its options."""
+
+    name: str = "csresnet"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class OptimizerConfig:
+    """How weights are updated.
+
+    Args:
+        name: "adamw", "adam" or "sgd" (with Nesterov momentum betas[0]).
+        lr: peak learning rate.
+        weight_decay: decoupled for adamw; applied to weights of two or more axes only, never to biases and scales.
+        betas: decay rates of the running moments.
+        eps: added to the root of the second moment.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+
+
+@dataclass
+class ScheduleConfig:
+    """How the learning rate moves.
+
+    Args:
+        name: "cosine" (half a cosine from the peak down to the end of training) or "constant".
+        warmup_steps: steps of linear rise before it.
+        final_factor: last learning rate over peak learning rate (cosine).
+    """
+
+    name: str = "cosine"
+    warmup_steps: int = 100
+    final_factor: float = 0.01
+
+
+@dataclass
+class TrainerConfig:
+    """How long, how often, on what.
+
+    Args:
+        steps: optimiser steps in all.
+        gradient_clip: largest norm of the gradient of all weights together; 0 leaves gradients as they are.
+        validate_every: steps between validations; each also writes `checkpoints/last.ckpt`.
+        checkpoint_every: steps between further writes of `checkpoints/last.ckpt`; 0 for none.
+        log_every: steps between logged values.
+        precision: Lightning's: "32-true", "bf16-mixed", "16-mixed", "64-true".
+        accelerator: "auto" (a CUDA device when there is one), "cpu" or "gpu".
+        devices: number of devices; for several, start the command with ``torchrun --nproc-per-node``.
+        ema_decay: decay of the running average of the weights, which is what is validated and kept; 0 for none.
+        seed: of initial weights and of the order of the data.
+        rollout_steps: frames of the rollouts made at validation; 0 for none.
+        rollout_trajectories: how many validation trajectories are rolled out.
+        images: draw example frames and the error of rollouts into TensorBoard at each validation.
+        progress: show a progress bar on the terminal.
+    """
+
+    steps: int = 10_000
+    gradient_clip: float = 1.0
+    validate_every: int = 500
+    checkpoint_every: int = 100
+    log_every: int = 10
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    ema_decay: float = 0.999
+    seed: int = 0
+    rollout_steps: int = 10
+    rollout_trajectories: int = 4
+    images: bool = True
+    progress: bool = True
+
+
+@dataclass
+class TrainConfig:
+    """A training run.
+
+    Args:
+        data, model, optimizer, schedule, trainer: its parts.
+        prediction: "delta" (the network gives the change of the last frame) or "state" (the frame itself).
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    prediction: str = "delta"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description; ``TrainConfig.from_dict`` reads it back."""
+        parts = {f.name: getattr(self, f.name) for f in fields(TrainConfig)}
+        return {name: _plain(asdict(part) if is_dataclass(part) else part) for name, part in parts.items()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> TrainConfig:
+        """The config of a nested mapping: of ``to_dict``, or a Hydra config.
+
+        Raises:
+            ValueError: a key that does not exist, a value out of its range, or one that is missing.
+        """
+        config = _build(TrainConfig, _plain(data), "")
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise a ValueError that names the first value which is missing or out of its range."""
+        if self.data.root in (MISSING, ""):
+            raise ValueError("`data.root` is missing: give the folder of a dataset made by `cliffsteer generate`.")
+        for part, names, lowest in _LOWER_BOUNDS:
+            for name in names:
+                value = getattr(getattr(self, part), name)
+                if not value >= lowest:
+                    raise ValueError(f"`{part}.{name}` (={value}) must be at least {lowest}.")
+        for name, value, known in (
+            ("prediction", self.prediction, ("delta", "state")),
+            ("optimizer.name", self.optimizer.name, ("adamw", "adam", "sgd")),
+            ("schedule.name", self.schedule.name, ("cosine", "constant")),
+            ("trainer.accelerator", self.trainer.accelerator, ("auto", "cpu", "gpu")),
+            ("trainer.precision", self.trainer.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true")),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}.{_suggestion(value, known)}")
+        if not self.optimizer.lr > 0:
+            raise ValueError(f"`optimizer.lr` (={self.optimizer.lr}) must be positive.")
+        if not self.trainer.ema_decay < 1:
+            raise ValueError(f"`trainer.ema_decay` (={self.trainer.ema_decay}) must be below 1; 0 turns it off.")
+        if self.data.batch_size % self.trainer.devices:
+            raise ValueError(
+                f"`data.batch_size` (={self.data.batch_size}) is shared by all devices: it must be a multiple of"
+                f" `trainer.devices` (={self.trainer.devices})."
+            )
+
+
+_LOWER_BOUNDS = (
+    ("data", ("history", "future", "batch_size", "stride", "valid_stride"), 1),
+    ("data", ("workers",), 0),
+    ("optimizer", ("weight_decay", "eps"), 0),
+    ("schedule", ("warmup_steps", "final_factor"), 0),
+    ("trainer", ("steps", "validate_every", "log_every", "devices"), 1),
+    ("trainer", ("gradient_clip", "checkpoint_every", "ema_decay", "rollout_steps", "rollout_trajectories"), 0),
+)
+
+
+def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
+    """An instance of a dataclass from a mapping, nested dataclasses included."""
+    known = {f.name: f for f in fields(kind)}
+    arguments: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in known:
+            raise ValueError(
+                f"`{prefix}{key}` is no option of a training run; there are {', '.join(prefix + k for k in known)}."
+                f"{_suggestion(key, known)}"
+            )
+        default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
+        if is_dataclass(default):
+            value = _build(type(default), value, f"{prefix}{key}.")
+        elif isinstance(default, tuple):
+            value = tuple(value)
+        arguments[key] = value
+    return kind(**arguments)
+
+
+def _plain(value: Any) -> Any:
+    """Nested mappings and sequences of any kind as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _suggestion(value: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(value), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,233 @@
+"""`train`: from a dataset to a saved surrogate."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import pickle
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import Subset
+
+from cliffsteer.datasets import TrajectoryDataset, WindowDataset, compute_statistics
+from cliffsteer.normalization import Normalization
+from cliffsteer.surrogate import Surrogate
+from cliffsteer.training.callbacks import Checkpoints, Examples, ProgressBar
+from cliffsteer.training.config import TrainConfig
+from cliffsteer.training.data import WindowData
+from cliffsteer.training.module import DivergenceError, SurrogateModule, system
+
+MAY_CHANGE = {"data.root", "data.workers"} | {
+    f"trainer.{name}"
+    for name in (
+        *("steps", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "images", "progress"),
+        *("rollout_steps", "rollout_trajectories"),
+    )
+}
+"""What a run that goes on from a checkpoint may change; anything else would make it another run."""
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig | Mapping[str, Any], out: str | Path, resume: bool = True) -> Path:
+    """Train a surrogate.
+
+    The same config gives the same weights, also when the training was killed and called again: initial weights and the
+    order of the data depend on ``trainer.seed`` and the step alone.
+
+    Args:
+        config: the run, a `TrainConfig` or a mapping with its keys.
+        out: folder of the run. Written: `checkpoints/last.ckpt`, `checkpoints/best.ckpt`, `tensorboard/`, and at the
+            end `surrogate/` with the averaged weights.
+        resume: go on from `checkpoints/last.ckpt` when there is one; False refuses a folder that holds a run.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        ValueError: a config out of range, data that do not fit it, a folder with another run, a damaged checkpoint,
+            or a loss that is not a number.
+        OSError: the dataset is missing, or the disk is full; `last.ckpt` is still whole.
+    """
+    config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
+    config.check()
+    out = Path(out)
+    last = out / "checkpoints" / "last.ckpt"
+    before = _taken_up(last, config, resume)
+    done = before["global_step"] if before else 0
+    if done >= config.trainer.steps and (out / "surrogate" / "config.json").is_file():
+        logger.info("%s is trained already (%d steps)", out, done)
+        return out
+    joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    with _quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.trainer.seed)
+        module, data, callbacks = _assemble(config, last.parent, before)
+        trainer = _trainer(config, out, done, callbacks)
+        _fit(trainer, module, data, last if done else None)
+        if config.trainer.steps % config.trainer.validate_every or "valid/loss" not in trainer.callback_metrics:
+            trainer.validate(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
+        module.average.to("cpu").save_pretrained(out / "surrogate", config.to_dict(), metrics)
+    trainer.strategy.barrier()  # no process leaves while another still needs it
+    if trainer.world_size > 1 and not joined:
+        torch.distributed.destroy_process_group()
+    return out
+
+
+def _assemble(
+    config: TrainConfig, checkpoints: Path, before: Mapping[str, Any] | None
+) -> tuple[SurrogateModule, WindowData, list[Any]]:
+    """Network, data and callbacks of a run; statistics of the data are computed unless a checkpoint holds them.
+
+    Raises:
+        ValueError: the data are of another system than those of the checkpoint, or do not fit the config.
+    """
+    data, settings = config.data, config.trainer
+    trajectories = TrajectoryDataset(data.root, "train")
+    if before is not None and before["system"] != system(trajectories):
+        raise ValueError(
+            f"`data.root` (={data.root}) holds other fields, another grid or time step than the data that this run was"
+            " trained on so far: give that dataset, or another folder for the run."
+        )
+    held_out = TrajectoryDataset(data.root, "valid")
+    windows = WindowDataset(trajectories, data.history, data.future, data.stride)
+    valid = WindowDataset(held_out, data.history, data.future, data.valid_stride)
+    if before is None:
+        normalization = compute_statistics(trajectories)
+    else:
+        normalization = Normalization.from_dict(trajectories.spec, before["normalization"])
+    surrogate = Surrogate.create(
+        {"name": config.model.name, **config.model.options},
+        trajectories.spec,
+        trajectories.grid,
+        trajectories.dt,
+        data.history,
+        data.future,
+        normalization,
+        config.prediction,
+    )
+    rollouts = None
+    if settings.rollout_steps and settings.rollout_trajectories:
+        steps = min(settings.rollout_steps, held_out.n_frames - data.history)
+        starts = WindowDataset(held_out, data.history, steps, stride=held_out.n_frames)
+        rollouts = Subset(starts, range(min(settings.rollout_trajectories, len(starts))))
+    callbacks = [
+        Checkpoints(checkpoints, settings.checkpoint_every, settings.validate_every),
+        Examples(valid[len(valid) // 2], rollouts, settings.images),
+    ]
+    if settings.progress:
+        callbacks.append(ProgressBar())
+    return SurrogateModule(surrogate, config), WindowData(windows, valid, data, settings.seed), callbacks
+
+
+def _fit(trainer: Trainer, module: SurrogateModule, data: WindowData, checkpoint: Path | None) -> None:
+    """Train, and raise what stopped it early."""
+    last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except DivergenceError as error:
+        kept = f" {last} keeps the last good weights." if last.is_file() else ""
+        raise DivergenceError(f"{error}{kept}") from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # how Lightning ends on Ctrl-C
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) -> Trainer:
+    settings = config.trainer
+    accelerator = settings.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    elif accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("`trainer.accelerator` (='gpu'): there is no CUDA device; take 'cpu' or 'auto'.")
+    return Trainer(
+        default_root_dir=out,
+        logger=TensorBoardLogger(out, name="tensorboard", version="", default_hp_metric=False, purge_step=done or None),
+        callbacks=callbacks,
+        max_epochs=-1,
+        max_steps=settings.steps,
+        val_check_interval=settings.validate_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        gradient_clip_val=settings.gradient_clip or None,
+        precision=settings.precision,
+        accelerator=accelerator,
+        devices=settings.devices,
+        strategy="auto" if settings.devices == 1 else "ddp",
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+
+
+def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    """The last checkpoint of a run, None without one.
+
+    Raises:
+        ValueError: the checkpoint is damaged, belongs to another run, or must not be there.
+    """
+    if not last.is_file():
+        return None
+    if not resume:
+        raise ValueError(f"`out` (={last.parents[1]}) holds a run already: resume it, or give another folder.")
+    try:
+        checkpoint = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
+        settings = {key: checkpoint[key] for key in ("global_step", "train_config", "normalization", "system")}
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"`{last}` is damaged or no checkpoint of a training: remove it to start again"
+            f" ({last.with_name('best.ckpt').name} beside it holds the best weights, if it is there)."
+        ) from error
+    before, now = _flat(settings["train_config"]), _flat(config.to_dict())
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name) and name not in MAY_CHANGE:
+            raise ValueError(
+                f"`out` (={last.parents[1]}) holds a run with `{name}` {before.get(name)}, this one has"
+                f" {now.get(name)}: give another folder, or go on with the same value."
+            )
+    return settings
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as {"part.key": value}."""
+    parts = {name: part if isinstance(part, Mapping) else {"": part} for name, part in config.items()}
+    return {f"{name}.{key}".strip("."): value for name, part in parts.items() for key, value in part.items()}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's advertisements and hints that do not apply here from the terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [one.level for one in loggers]
+    for one in loggers:
+        one.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _HINTS:
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        for one, level in zip(loggers, levels, strict=True):
+            one.setLevel(level)
+
+
+_HINTS = (
+    r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",  # Lightning 2.6 with torch 2.13
+    ".*Grad strides do not match bucket view strides.*",  # weights with an axis of length 1
+    ".*does not have many workers.*",  # small windows are read faster than they are used
+    ".*module.* in eval mode at the start of training.*",  # the averaged network
+)

@@ -1,0 +1,52 @@
+import json
+
+import pytest
+from omegaconf import OmegaConf
+
+from cliffsteer.training.config import TrainConfig
+
+
+def minimal(**parts):
+    return {"data": {"root": "data/smoke"}, **parts}
+
+
+def test_round_trip_through_json():
+    config = TrainConfig.from_dict(
+        minimal(model={"name": "resnet", "options": {"blocks": [1, 2]}}, optimizer={"betas": [0.8, 0.95]})
+    )
+    assert config.optimizer.betas == (0.8, 0.95)
+    assert config.model.options == {"blocks": [1, 2]}
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_hydra_config_gives_the_same():
+    schema = OmegaConf.structured(TrainConfig)
+    options = {"blocks": [1], "kernel_options": {"layers": 2}}
+    composed = OmegaConf.merge(schema, minimal(model={"name": "csresnet", "options": options}, prediction="state"))
+    config = TrainConfig.from_dict(composed)
+    assert config == TrainConfig.from_dict(OmegaConf.to_container(composed))
+    assert type(config.model.options["blocks"]) is list
+    assert type(config.model.options["kernel_options"]) is dict
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": {}}, r"`data.root` is missing: give the folder"),
+        ({"data": {"root": "d", "histroy": 2}}, r"`data.histroy` is no option .* Did you mean 'history'\?"),
+        ({"optimiser": {}}, r"`optimiser` is no option .* Did you mean 'optimizer'\?"),
+        ({"data": {"root": "d", "history": 0}}, r"`data.history` \(=0\) must be at least 1"),
+        ({"trainer": {"steps": 0}}, r"`trainer.steps` \(=0\) must be at least 1"),
+        ({"trainer": {"ema_decay": 1.0}}, r"`trainer.ema_decay` \(=1.0\) must be below 1"),
+        ({"optimizer": {"lr": 0.0}}, r"`optimizer.lr` \(=0.0\) must be positive"),
+        ({"optimizer": {"lr": float("nan")}}, r"`optimizer.lr` \(=nan\) must be positive"),
+        ({"optimizer": {"name": "adam_w"}}, r"`optimizer.name` \(='adam_w'\) must be one of .* Did you mean 'adamw'\?"),
+        ({"schedule": {"name": "cosin"}}, r"`schedule.name` .* Did you mean 'cosine'\?"),
+        ({"prediction": "change"}, r"`prediction` \(='change'\) must be one of delta, state"),
+        ({"trainer": {"precision": "8"}}, r"`trainer.precision` \(='8'\)"),
+        ({"trainer": {"devices": 3}}, r"`data.batch_size` \(=16\) .* multiple of `trainer.devices` \(=3\)"),
+    ],
+)
+def test_refusals(change, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig.from_dict(minimal(**change))

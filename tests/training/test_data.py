@@ -1,0 +1,39 @@
+from itertools import chain, islice
+
+import pytest
+
+from cliffsteer.training.data import ShuffledBatches
+
+
+def test_a_pass_gives_every_window_once_and_the_next_another_order():
+    batches = list(islice(ShuffledBatches(12, 4, seed=0), 6))
+    first, second = list(chain(*batches[:3])), list(chain(*batches[3:]))
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first != second
+    assert first != list(range(12))
+
+
+def test_the_order_depends_on_the_seed_and_the_step_alone():
+    whole = list(islice(ShuffledBatches(13, 4, seed=3), 20))
+    assert list(islice(ShuffledBatches(13, 4, seed=3, start=7), 13)) == whole[7:]
+    assert list(islice(ShuffledBatches(13, 4, seed=4), 20)) != whole
+    assert all(len(set(batch)) == 4 for batch in whole)
+
+
+def test_batches_larger_than_the_data_are_filled_from_further_passes():
+    batches = list(islice(ShuffledBatches(3, 8, seed=0), 3))
+    assert [len(batch) for batch in batches] == [8, 8, 8]
+    stream = list(chain(*batches))
+    assert all(sorted(stream[i : i + 3]) == [0, 1, 2] for i in range(0, 24, 3))
+
+
+def test_ranks_share_each_batch():
+    whole = list(islice(ShuffledBatches(12, 4, seed=0), 5))
+    parts = [list(islice(ShuffledBatches(12, 4, seed=0, rank=rank, parts=2), 5)) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
+    assert {len(batch) for part in parts for batch in part} == {2}
+
+
+def test_no_windows():
+    with pytest.raises(ValueError, match=r"`size` \(=0\)"):
+        ShuffledBatches(0, 4, seed=0)

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from cliffsteer import Surrogate
+from cliffsteer.datasets import TrajectoryDataset, WindowDataset, compute_statistics
+from cliffsteer.training.module import SurrogateModule
+
+
+@pytest.fixture
+def batch(root):
+    windows = WindowDataset(TrajectoryDataset(root, "train"), 2, 1)
+    return torch.utils.data.default_collate([windows[i] for i in (1, 5, 9)])
+
+
+def make(config):
+    data = TrajectoryDataset(config.data.root, "train")
+    model = {"name": config.model.name, **config.model.options}
+    statistics = compute_statistics(data)
+    surrogate = Surrogate.create(model, data.spec, data.grid, data.dt, 2, 1, statistics, config.prediction)
+    module = SurrogateModule(surrogate, config)
+    module.log = lambda *_, **__: None  # there is no Trainer to log to
+    return module
+
+
+@pytest.mark.parametrize("prediction", ["delta", "state"])
+def test_the_loss_counts_every_field_alike_in_normalised_units(small, batch, prediction):
+    module = make(small(prediction=prediction))
+    surrogate = module.surrogate
+    loss = module.training_step(batch, 0)
+    prediction = surrogate(batch["history"], batch["parameters"])
+    expected = 0.0
+    for name, part in (("density", slice(0, 1)), ("velocity", slice(1, 3))):
+        error = prediction[:, :, part] - batch["future"][:, :, part]
+        expected += float(error.detach().square().mean()) / surrogate.loss_scales[name] ** 2 / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_loss_is_that_of_the_validation(small, batch):
+    module = make(small(ema_decay=0.0))
+    module.validation_step(batch, 0)
+    valid = module.errors.compute()["overall"]["normalized_mse"][0]
+    assert module.training_step(batch, 0).item() == pytest.approx(valid, rel=1e-4)
+
+
+def test_the_loss_reaches_every_weight(small, batch):
+    module = make(small())
+    module.training_step(batch, 0).backward()
+    assert all(p.grad is not None and p.grad.ne(0).any() for p in module.surrogate.parameters())
+    assert all(p.grad is None for p in module.average.parameters())
+
+
+def test_without_average_the_surrogate_itself_is_validated(small):
+    module = make(small(ema_decay=0.0))
+    assert module.average is module.surrogate
+    module = make(small(ema_decay=0.5))
+    assert module.average is not module.surrogate
