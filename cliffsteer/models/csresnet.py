@@ -47,6 +47,7 @@ class CSResNet(nn.Module):
         padding: as for `CliffordSteerableConv`.
         pointwise: the 1×1 maps, as "linear" (MVLinear: all that is steerable at a point) or "kernel" (convolutions with
             an implicit kernel at the origin, as in the published code).
+        strategy: how the blocks' convolutions are carried out, as for `CliffordSteerableConv`.
 
     Shape:
         (batch, in_channels, blade, *grid) -> (batch, out_channels, blade, *grid).
@@ -68,6 +69,7 @@ class CSResNet(nn.Module):
         norm: str | None = "layer",
         padding: Any = "zeros",
         pointwise: str = "linear",
+        strategy: str = "auto",
     ):
         super().__init__()
         if pointwise not in ("linear", "kernel"):
@@ -87,7 +89,10 @@ class CSResNet(nn.Module):
             mix(in_channels, hidden_channels), MVGELU(), mix(hidden_channels, hidden_channels), MVGELU()
         )
         self.blocks = nn.Sequential(
-            *(CSBlock(algebra, hidden_channels, kernel_size, norm, **conv) for _ in range(sum(blocks)))
+            *(
+                CSBlock(algebra, hidden_channels, kernel_size, norm, strategy=strategy, **conv)
+                for _ in range(sum(blocks))
+            )
         )
         self.head = nn.Sequential(mix(hidden_channels, hidden_channels), MVGELU(), mix(hidden_channels, out_channels))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import check_reach, convolve, pad_axis
 from cliffsteer.nn.kernels import create_kernel
+from cliffsteer.nn.kernels.base import SteerableKernel
 from cliffsteer.nn.linear import add_scalar_bias, check_channels
 from cliffsteer.nn.padding import Padding
+from cliffsteer.nn.spectral import spectral_convolution
+from cliffsteer.nn.strategy import STRATEGIES, CircularGrid, Remembered, circular_grid, faster
 
 
 class CliffordSteerableConv(nn.Module):
@@ -20,6 +24,10 @@ class CliffordSteerableConv(nn.Module):
 
     Equivariant under translations and O(p, q) (Zhdanov et al. 2024, section 3): exactly under the lattice's own
     symmetries for odd kernels and stride 1.
+
+    It is carried out directly, or in the spectrum, where the kernel's symmetry leaves little to compute and its size
+    does not matter; the results agree to rounding. In evaluation without gradients the kernel (its radial values, in
+    the spectrum) is kept until a parameter changes; a change made through ``.data`` shows after the next `eval()`.
 
     Args:
         algebra: the algebra; one grid axis per basis vector.
@@ -33,13 +41,17 @@ class CliffordSteerableConv(nn.Module):
         padding: a mode of `Padding` (one, per axis, per side, or a Grid); "valid" for none; "xla_same" for the zero
             padding rule of XLA, which differs for strides and even kernels.
         bias: learn a scalar per output channel.
+        strategy: "direct"; "spectral", for kernels that are larger than a periodic grid too; or "auto", for each input
+            the one that the cost model `nn.strategy.faster` says is faster.
 
     Shape:
         (batch, in_channels, blade, *grid) -> (batch, out_channels, blade, *grid').
 
     Raises:
-        ValueError: a bad kernel size, stride, dilation, padding or kernel.
+        ValueError: a bad kernel size, stride, dilation, padding, kernel or strategy.
     """
+
+    _remembered: Remembered | None = None  # never in the state: neither saved nor copied
 
     def __init__(
         self,
@@ -54,6 +66,7 @@ class CliffordSteerableConv(nn.Module):
         dilation: int = 1,
         padding: Any = "zeros",
         bias: bool = True,
+        strategy: str = "auto",
     ):
         super().__init__()
         if stride < 1 or dilation < 1:
@@ -67,9 +80,32 @@ class CliffordSteerableConv(nn.Module):
         self.kernel = kernel
         self.padding = _Padded(algebra, (kernel_size - 1) * dilation, stride, padding)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        if strategy not in STRATEGIES:
+            raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
+        if strategy == "spectral" and not self._has_spectrum:
+            raise ValueError(
+                "`strategy` (='spectral') needs a kernel of odd size made of radial values, a SteerableKernel; this"
+                f" one is a {type(kernel).__name__} of size {kernel_size}; and padding other than 'xla_same' where"
+                " `stride` is above 1: use 'direct' or 'auto'."
+            )
+        self.strategy = strategy
+        self._kernel_orbits = kernel.basis.n_orbits if self._has_spectrum else 0
+
+    @property
+    def _has_spectrum(self) -> bool:
+        moved = self.padding.xla and self.stride > 1  # XLA's padding then starts elsewhere
+        return isinstance(self.kernel, SteerableKernel) and self.kernel_size % 2 == 1 and not moved
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a field of multivectors."""
+        if not torch.compiler.is_compiling():
+            self._check(x)
+        if self.strategy_for(x) == "spectral":
+            return add_scalar_bias(self._convolve_spectrally(x), self.bias)
+        y = convolve(self.padding(x).flatten(1, 2), self._kept("direct", x), self.stride, self.dilation)
+        return add_scalar_bias(y.unflatten(1, (self.out_channels, self.algebra.n_blades)), self.bias)
+
+    def _check(self, x: Tensor) -> None:
         check_channels(self, x, self.in_channels, self.algebra)
         torch._check(
             x.ndim == 3 + self.algebra.dim,
@@ -77,16 +113,66 @@ class CliffordSteerableConv(nn.Module):
                 f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade)."
             ),
         )
-        check_reach(x.shape[3:], (self.kernel_size - 1) * self.dilation + 1)
-        padded = self.padding(x)
-        y = convolve(padded.flatten(1, 2), self.kernel(), self.stride, self.dilation)
-        return add_scalar_bias(y.unflatten(1, (self.out_channels, self.algebra.n_blades)), self.bias)
+        if self.padding.rule[0] is None or self.strategy_for(x) == "direct":
+            check_reach(x.shape[3:], self.padding.reach + 1)
+
+    def strategy_for(self, x: Tensor) -> str:
+        """The strategy taken for an input of this shape: "direct" or "spectral"."""
+        grid = tuple(x.shape[3:])
+        if self.strategy != "auto":
+            return self.strategy
+        if not self._has_spectrum or x.dtype not in (torch.float32, torch.float64):
+            return "direct"
+        if torch.is_autocast_enabled(x.device.type) or min(grid) <= self.padding.reach:
+            return "direct"
+        circular = self._circular(grid)
+        points = math.prod([-(-count // self.stride) for count in circular.counts])
+        channels = (self.in_channels, self.out_channels)
+        size = self.kernel.group, self.kernel_size, self._kernel_orbits
+        return faster(self.algebra, *size, x.shape[0], channels, points, circular.lengths, x.device.type)
+
+    def train(self, mode: bool = True) -> CliffordSteerableConv:
+        """Set the mode and forget the kernel."""
+        self._remembered = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_remembered"}
+
+    def _convolve_spectrally(self, x: Tensor) -> Tensor:
+        circular = self._circular(tuple(x.shape[3:]))
+        wide = circular.embed(x, *self.padding.rule)
+        if x.dtype not in (torch.float32, torch.float64):
+            wide = wide.float()
+        radial = self._kept("spectral", x)
+        y = spectral_convolution(wide, radial, self.algebra, self.kernel.group, self.kernel_size, self.dilation)
+        return circular.crop(y, self.stride).contiguous().to(x.dtype)
+
+    def _circular(self, grid: tuple[int, ...]) -> CircularGrid:
+        return circular_grid(self.algebra.signature, grid, self.padding.reach, self.padding.rule[0])
+
+    def _kept(self, kind: str, x: Tensor) -> Tensor:
+        """The kernel, or its radial values for "spectral": in evaluation the ones made before, if still true."""
+
+        def make() -> Tensor:
+            with torch.autocast(x.device.type, enabled=False):  # kernels are small and kept in full precision
+                return self.kernel() if kind == "direct" else self.kernel.radial()
+
+        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return make()
+        if self._remembered is None:
+            self._remembered = Remembered()
+        value = self._remembered.get(self.kernel, kind, x.device)
+        if value is None:
+            value = make()
+            self._remembered.put(self.kernel, kind, x.device, value)
+        return value
 
     def extra_repr(self) -> str:
         """Channels, size and steps."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride},"
-            f" dilation={self.dilation}"
+            f" dilation={self.dilation}, strategy={self.strategy!r}"
         )
 
 
@@ -98,6 +184,13 @@ class _Padded(nn.Module):
         self.reach, self.stride, self.dim = reach, stride, algebra.dim
         self.xla = mode == "xla_same"
         self.ghosts = None if mode in ("valid", "xla_same") else Padding(algebra, reach // 2, mode)
+
+    @property
+    def rule(self) -> tuple[tuple[tuple[str, str], ...] | None, Tensor | None]:
+        """Modes of each axis (None: no padding) and reflections, for odd kernels and stride 1."""
+        if self.xla:
+            return (("zeros", "zeros"),) * self.dim, None
+        return (None, None) if self.ghosts is None else (self.ghosts.modes, self.ghosts.signs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pad a field of multivectors."""

@@ -1,0 +1,211 @@
+"""The Clifford-steerable convolution against the plain one of equal width: time and memory, forward and backward.
+
+    python benchmarks/convolution.py [--threads 2] [--repeats 5] [--out convolution.csv] [--only 2D]
+
+Peers, in the same run and on the same machine: torch.nn.functional.conv2d / conv3d of the installed torch with a free
+kernel of c · 2ⁿ real channels (the padding included), and this package's own direct strategy. Times are minima over the
+repeats; memory is the peak of the process above what it held before, each entry in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gc
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cliffsteer import CliffordAlgebra
+from cliffsteer.nn import CliffordSteerableConv
+
+RUNNERS = ("plain", "direct", "spectral", "auto")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of convolution."""
+
+    name: str
+    signature: tuple[int, ...]
+    size: int
+    batch: int
+    channels: int
+    kernel_size: int = 7
+    padding: str = "periodic"
+
+
+CASES = (
+    Case("2D", (1, 1), 64, 8, 48),
+    Case("2D 16 channels", (1, 1), 64, 8, 16),
+    Case("2D zeros", (1, 1), 64, 8, 48, padding="zeros"),
+    Case("2D 3x3", (1, 1), 64, 8, 48, kernel_size=3),
+    Case("2D 3x3 narrow", (1, 1), 64, 8, 8, kernel_size=3),
+    Case("2D tiny", (1, 1), 8, 8, 8, kernel_size=3),
+    Case("2D large kernel", (1, 1), 64, 8, 16, kernel_size=31),
+    Case("3D", (1, 1, 1), 32, 1, 12),
+    Case("3D batch 2", (1, 1, 1), 32, 2, 12),
+    Case("3D zeros", (1, 1, 1), 32, 1, 12, padding="zeros"),
+    Case("3D 3x3x3", (1, 1, 1), 32, 1, 12, kernel_size=3),
+    Case("R12", (1, -1, -1), 32, 1, 12),
+)
+
+
+@dataclass
+class Result:
+    """What was measured; times in milliseconds, memory in megabytes."""
+
+    case: str
+    runner: str
+    chosen: str
+    forward_ms: float
+    total_ms: float
+    evaluation_ms: float
+    peak_mb: float
+    speedup: float = float("nan")
+    memory_ratio: float = float("nan")
+
+
+def plain_step(case: Case):
+    """Forward of the plain convolution, its input and its kernel."""
+    algebra = CliffordAlgebra(case.signature)
+    dim, width = algebra.dim, case.channels * algebra.n_blades
+    conv, mode = (F.conv1d, F.conv2d, F.conv3d)[dim - 1], {"periodic": "circular", "zeros": "constant"}[case.padding]
+    pad = [case.kernel_size // 2] * 2 * dim
+    x = torch.randn(case.batch, width, *[case.size] * dim, requires_grad=True)
+    kernel = torch.randn(width, width, *[case.kernel_size] * dim) / (width * case.kernel_size**dim) ** 0.5
+    kernel.requires_grad_()
+    return lambda x: conv(F.pad(x, pad, mode=mode), kernel), x, [kernel], "conv"
+
+
+def steerable_step(case: Case, strategy: str):
+    """Forward of the steerable convolution with a complete kernel, its input and its parameters."""
+    algebra = CliffordAlgebra(case.signature)
+    options = {"kernel": "complete", "padding": case.padding, "strategy": strategy, "bias": False}
+    layer = CliffordSteerableConv(algebra, case.channels, case.channels, case.kernel_size, **options)
+    shape = (case.batch, case.channels, algebra.n_blades, *[case.size] * algebra.dim)
+    x = torch.randn(shape, requires_grad=True)
+    return layer, x, list(layer.parameters()), layer.strategy_for(x)
+
+
+def measure(case: Case, runner: str, repeats: int) -> Result:
+    """Time forward, forward and backward, and a forward in evaluation, and the peak memory of a step."""
+    forward, x, parameters, chosen = plain_step(case) if runner == "plain" else steerable_step(case, runner)
+
+    def step() -> tuple[float, float]:
+        x.grad = None
+        for p in parameters:
+            p.grad = None
+        start = time.perf_counter()
+        y: Tensor = forward(x)
+        middle = time.perf_counter()
+        y.backward(torch.ones_like(y))
+        return middle - start, time.perf_counter() - start
+
+    forward(x.detach()[:1])  # tables and buffers of the libraries
+    gc.collect()
+    held = _resident()
+    _reset_peak()
+    times = [step()]
+    peak = _peak() - held
+    started = time.perf_counter()
+    while len(times) < repeats and time.perf_counter() - started < 60:
+        times.append(step())
+    if isinstance(forward, torch.nn.Module):
+        forward.eval()
+    with torch.no_grad():
+        evaluation = []
+        for _ in range(len(times)):
+            start = time.perf_counter()
+            forward(x)
+            evaluation.append(time.perf_counter() - start)
+    best = [min(t) * 1e3 for t in zip(*times, strict=True)]
+    return Result(case.name, runner, chosen, *best, min(evaluation) * 1e3, peak / 1e6)
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else ():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _reset_peak() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # then the peak is that of the whole process
+        return
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else ():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine(threads: int) -> dict[str, str]:
+    """What the numbers were measured on."""
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return {
+        "cores": str(os.cpu_count()),
+        "threads": str(threads),
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "load": load,
+    }
+
+
+def main() -> None:
+    """Run all cases, print the table and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("convolution.csv"))
+    parser.add_argument("--only", nargs="*", help="names of cases")
+    parser.add_argument("--worker", nargs=2, metavar=("CASE", "RUNNER"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        case = next(case for case in CASES if case.name == args.worker[0])
+        print(json.dumps(asdict(measure(case, args.worker[1], args.repeats))))
+        return
+    setting, results = machine(args.threads), []
+    print(setting)
+    for case in CASES:
+        if args.only and case.name not in args.only:
+            continue
+        plain: Result | None = None
+        for runner in RUNNERS:
+            command = [sys.executable, __file__, "--worker", case.name, runner]
+            command += ["--threads", str(args.threads), "--repeats", str(args.repeats)]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            result = Result(**json.loads(output.splitlines()[-1]))
+            plain = plain or result
+            result.speedup, result.memory_ratio = plain.total_ms / result.total_ms, result.peak_mb / plain.peak_mb
+            results.append(result)
+            print(
+                f"{result.case:18s} {result.runner:9s} {result.chosen:9s} forward {result.forward_ms:8.1f} ms"
+                f"  forward+backward {result.total_ms:8.1f} ms ({result.speedup:6.2f}x)"
+                f"  evaluation {result.evaluation_ms:8.1f} ms"
+                f"  peak {result.peak_mb:6.0f} MB ({result.memory_ratio:.2f}x)",
+                flush=True,
+            )
+    with args.out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*(f.name for f in fields(Result)), *setting])
+        writer.writeheader()
+        writer.writerows({**asdict(result), **setting} for result in results)
+
+
+if __name__ == "__main__":
+    main()
