@@ -43,5 +43,6 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "cliffsteer needs Python 3.11 or newer, but \`$(PYTHON)\` is $$("$(PYTHON)" --version 2>&1 | head -n 1 || true): install one, or name it with \`make PYTHON=/path/to/python\`." >&2; exit 2; }
 	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { echo "\`$(PYTHON)\` has no venv with pip: install that package of your system (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 2; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/pip install --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@echo "Installing the pinned dependencies into $(VENV) (a minute or two) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
