@@ -1,8 +1,9 @@
 """The Clifford algebra Cl(p, q) of R^{p,q}: blades, products, involutions, versors and the action of O(p, q).
 
 A multivector is a tensor with one axis of length ``2**n``, the *blade axis*; every function takes its position as
-``axis`` (default: the last one) and broadcasts over all other axes. Blades are ordered by grade, then
-lexicographically: 1, e1, e2, e3, e12, e13, e23, e123. The multiplication table is that of the ``clifford`` package.
+``axis`` (default: the last one; of two factors, that of the one with more axes) and broadcasts over all other axes.
+Blades are ordered by grade, then lexicographically: 1, e1, e2, e3, e12, e13, e23, e123. The multiplication table is
+that of the ``clifford`` package.
 
 Because a product of two blades is ± one blade, a table of n_blades² signs is all a product needs:
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,6 +42,7 @@ class CliffordAlgebra:
         blades: for each blade its basis vectors, e.g. ``(0, 2)`` for e13.
         blade_names: ``("1", "e1", ...)``.
         grades: grade of each blade, a tuple.
+        blade_squares: <~e_A e_A>_0 of each blade, the product of its basis vectors' signs.
 
     Raises:
         ValueError: a sign other than ±1, or fewer than one or more than four of them.
@@ -66,6 +69,7 @@ class CliffordAlgebra:
         self.blades = tuple(itertools.chain(*(itertools.combinations(axes, k) for k in range(self.n_grades))))
         self.grades = tuple(len(blade) for blade in self.blades)
         self.blade_names = tuple("e" + "".join(str(i + 1) for i in b) if b else "1" for b in self.blades)
+        self.blade_squares = tuple(math.prod(self.signature[i] for i in blade) for blade in self.blades)
         self._index = {blade: i for i, blade in enumerate(self.blades)}
 
     def __eq__(self, other: object) -> bool:
@@ -97,11 +101,6 @@ class CliffordAlgebra:
         """Grade triples (left, out, right) that the geometric product connects, in lexicographic order."""
         grades = self.grades
         return tuple(sorted({(grades[i], grades[j], grades[k]) for i, j, k in np.argwhere(_cayley(self.signature))}))
-
-    @functools.cached_property
-    def blade_squares(self) -> tuple[int, ...]:
-        """<~e_A e_A>_0 of each blade: the product of its basis vectors' signs."""
-        return tuple(int(np.prod([self.signature[i] for i in blade])) if blade else 1 for blade in self.blades)
 
     def blade_index(self, blade: Sequence[int]) -> int:
         """Position of the blade with these (increasing, zero-based) basis vectors."""
@@ -216,7 +215,7 @@ class CliffordAlgebra:
         return torch.cat([part.sum(axis, keepdim=True) for part in parts], axis)
 
     def norm(self, x: Tensor, axis: int = -1) -> Tensor:
-        """sqrt(|q(x)|); zero for null multivectors; ``axis`` is kept with length 1."""
+        """sqrt(|q(x)|); ``axis`` is kept with length 1. Zero, without a finite gradient, for null multivectors."""
         return self.quadratic_form(x, axis).abs().sqrt()
 
     # ----------------------------------------------------------------------------------- versors and actions
@@ -236,11 +235,10 @@ class CliffordAlgebra:
         if vectors.ndim < 2 or vectors.shape[-1] != self.dim:
             raise ValueError(f"`vectors` has shape {tuple(vectors.shape)}, expected (..., m, {self.dim}).")
         multivectors = self.embed(vectors, 1)
-        norms = self.norm(multivectors)
-        scale = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-        if bool((norms <= 16 * torch.finfo(vectors.dtype).eps * scale).any()):
+        q = self.quadratic_form(multivectors).abs()
+        if bool((q <= 16 * torch.finfo(vectors.dtype).eps * vectors.square().sum(-1, keepdim=True)).any()):
             raise ValueError("`vectors` holds a null vector (v² = 0): it has no inverse, so it makes no versor.")
-        factors = (multivectors / norms).unbind(-2)
+        factors = (multivectors / q.sqrt()).unbind(-2)
         return functools.reduce(self.geometric_product, factors)
 
     def versor_action(self, versor: Tensor, x: Tensor, axis: int = -1) -> Tensor:
@@ -322,11 +320,11 @@ class CliffordAlgebra:
 
     def _product(self, kind: str, a: Tensor, b: Tensor, axis: int) -> Tensor:
         """Σ_i a_i (sign[i, :] b[right[i, :]]) over left blades i, skipping those without a term."""
-        self._check_axis("a", a, axis)
-        self._check_axis("b", b, axis)
         ndim = max(a.ndim, b.ndim)
         axis = axis if axis < 0 else axis - ndim
-        dtype = torch.result_type(a, b)
+        self._check_axis("a", a, axis)
+        self._check_axis("b", b, axis)
+        dtype = torch.promote_types(a.dtype, b.dtype)
         out: Tensor | None = None
         for i, (right, sign) in enumerate(_product_rows(self.signature, kind)):
             if not any(sign):
@@ -349,7 +347,7 @@ class CliffordAlgebra:
         return values.view(-1, *[1] * trailing)
 
     def _check_axis(self, name: str, x: Tensor, axis: int) -> None:
-        if x.shape[axis] != self.n_blades:
+        if not -x.ndim <= axis < x.ndim or x.shape[axis] != self.n_blades:
             raise ValueError(
                 f"`{name}` has shape {tuple(x.shape)}: axis {axis} is the blade axis of {self} and must have length"
                 f" {self.n_blades}; name another with `axis`."

@@ -146,7 +146,8 @@ def equivariance_error(stepper: Stepper, frames: Tensor, parameters: Tensor) -> 
         for g in lattice_symmetries(algebra, stepper.grid):
             turned = g.turn(algebra, parameters) if spec.parameters else parameters
             difference = float((step(g.act(algebra, frames), turned) - g.act(algebra, reference)).norm())
-            worst = max(worst, difference / size if difference else 0.0)
+            error = difference / size if size else (math.inf if difference else 0.0)
+            worst = error if math.isnan(error) or error > worst else worst
             count += 1
     return worst, count
 

@@ -43,13 +43,11 @@ def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> T
 
 def check_reach(grid: Sequence[int], reach: int) -> None:
     """Raise unless a kernel that spans ``reach`` cells fits on the grid."""
-    torch._check(
-        min(grid) >= reach,
-        lambda: (
+    if min(grid) < reach:
+        raise RuntimeError(
             f"the grid {tuple(grid)} is smaller than the kernel, which spans {reach} cells along each axis:"
             " take a smaller `kernel_size` or a larger grid."
-        ),
-    )
+        )
 
 
 def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -> Tensor:
@@ -75,8 +73,8 @@ def pad_axis(x: Tensor, axis: int, low: int, high: int, modes: tuple[str, str], 
         low: number of ghost cells before the first cell.
         high: number of ghost cells after the last cell.
         modes: for each side "zeros"; "periodic"; "symmetric" (ghost cells repeat the cells next to the wall in
-            reverse order); or "mirror" (the same, and multivectors are reflected in the wall).
-        signs: for "mirror", the signs of the reflection along the blade axis, broadcastable against ``x``.
+            reverse order); "mirror" (the same, multivectors reflected in the wall); or "conductor" (minus that).
+        signs: for these two, the signs of the reflection along the blade axis, broadcastable against ``x``.
     """
     parts = [x]
     if low:
@@ -90,11 +88,14 @@ def _ghosts(x: Tensor, axis: int, width: int, mode: str, signs: Tensor | None, f
     length = x.shape[axis]
     if mode == "zeros":
         return x.new_zeros([width if i == axis else n for i, n in enumerate(x.shape)])
-    torch._check(length >= width, lambda: f"`x` has {length} cells on axis {axis}, fewer than the padding of {width}.")
+    if length < width:
+        raise RuntimeError(f"`x` has {length} cells on axis {axis}, fewer than the padding of {width}.")
     if mode == "periodic":
         return x.narrow(axis, length - width if first else 0, width)
     ghosts = x.narrow(axis, 0 if first else length - width, width).flip(axis)
-    return ghosts * signs if mode == "mirror" and signs is not None else ghosts
+    if mode in ("mirror", "conductor") and signs is not None:
+        return ghosts * signs if mode == "mirror" else ghosts * -signs
+    return ghosts
 
 
 def reflection_signs(blades: Sequence[tuple[int, ...]], axis: int) -> list[float]:

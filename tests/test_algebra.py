@@ -173,6 +173,8 @@ def test_errors_name_the_argument():
         algebra.embed(torch.zeros(3), 1)
     with pytest.raises(ValueError, match=r"`vectors` holds a null vector"):
         CliffordAlgebra((1, -1)).versor(torch.tensor([[1.0, 1.0]]))
+    with pytest.raises(ValueError, match=r"`vectors` holds a null vector"):
+        CliffordAlgebra((1, 1, -1)).versor(torch.tensor([[3 / 7, 4 / 7, 5 / 7]], dtype=torch.float64))
     with pytest.raises(ValueError, match=r"`vectors` has shape \(1, 3\), expected \(..., m, 2\)"):
         algebra.versor(torch.zeros(1, 3))
     with pytest.raises(ValueError, match=r"`matrix` has shape \(3, 3\), expected \(..., 2, 2\)"):

@@ -32,6 +32,17 @@ def test_componentwise_relu_and_nan_fail():
         assert_equivariant(lambda x: x * float("nan"), x, PLANE, group="orthogonal")
 
 
+def test_one_nan_among_good_elements_fails():
+    calls = []
+
+    def flaky(x):
+        calls.append(x)
+        return x * float("nan") if len(calls) == 4 else x
+
+    with pytest.raises(AssertionError, match="relative error nan"):
+        assert_equivariant(flaky, torch.randn(2, 3, 4, 6, 6, dtype=torch.float64), PLANE)
+
+
 def test_own_elements_and_bad_groups():
     x = torch.randn(2, 3, 4, dtype=torch.float64)
     assert assert_equivariant(MVLinear(PLANE, 3, 2).double(), x, PLANE, group=[PLANE.random_orthogonal()]) < 1e-14

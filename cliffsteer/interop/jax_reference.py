@@ -28,10 +28,12 @@ from cliffsteer.nn import (
     GeometricProductLayer,
     GradeNorm,
     ImplicitKernel,
+    MVLayerNorm,
     MVLinear,
     ReferenceLayerNorm,
 )
-from cliffsteer.nn.kernels.subalgebra import PATHS
+from cliffsteer.nn.kernels.subalgebra import PATHS, SubalgebraGradeNorm
+from cliffsteer.nn.norm import reference_norm
 
 Entry = tuple[str, Tensor, Callable[[Tensor], Tensor]]
 """Flax path, our tensor, and the map from the published layout to ours."""
@@ -48,9 +50,11 @@ def load_parameters(module: nn.Module, params: Mapping[str, Any]) -> nn.Module:
         The module.
 
     Raises:
-        ValueError: a parameter is missing, left over, or of another shape.
+        ValueError: a parameter is missing, left over, or of another shape; or the module was not built with the
+            published code's norm and gain (``norm="reference"``, ``gain="reference"``, as `build` does).
         TypeError: a module of another kind.
     """
+    _check_options(module)
     remaining = set(params)
     with torch.no_grad():
         for path, target, convert in reference_parameters(module):
@@ -67,6 +71,18 @@ def load_parameters(module: nn.Module, params: Mapping[str, Any]) -> nn.Module:
     if remaining:
         raise ValueError(f"`params` has {sorted(remaining)[0]!r}, for which {type(module).__name__} has no place.")
     return module
+
+
+def _check_options(module: nn.Module) -> None:
+    """Raise a ValueError if a part of the module computes something else than the published code."""
+    for name, part in module.named_modules():
+        where = f"`module{'.' + name if name else ''}` (a {type(part).__name__})"
+        if isinstance(part, GradeNorm | SubalgebraGradeNorm) and part.norm is not reference_norm:
+            raise ValueError(f"{where} must be built with norm='reference', or make the module with `build`.")
+        if isinstance(part, ImplicitKernel) and part.gain != "reference":
+            raise ValueError(f"{where} must be built with gain='reference', or make the module with `build`.")
+        if isinstance(part, MVLayerNorm):
+            raise ValueError(f"{where} must be norm='reference' or 'none', or make the module with `build`.")
 
 
 def reference_parameters(module: nn.Module) -> Iterator[Entry]:
@@ -96,7 +112,7 @@ def build(kind: str, signature: Sequence[int], config: Mapping[str, Any], rounde
         A float64 module, to be filled by `load_parameters`.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, or a config that lacks a key.
     """
     algebra = CliffordAlgebra(signature)
     builders: dict[str, Callable[[CliffordAlgebra, Mapping[str, Any]], nn.Module]] = {
@@ -106,16 +122,17 @@ def build(kind: str, signature: Sequence[int], config: Mapping[str, Any], rounde
         "fcgp": lambda a, c: GeometricProductLayer(
             a, c["in_features"], c["out_features"], c["include_first_order"], c["normalization"], norm="reference"
         ),
-        "mvlinear": lambda a, c: MVLinear(
-            a, c["in_features"], c["out_features"], bool(c.get("bias_dims")), c.get("subspaces", True)
-        ),
+        "mvlinear": _build_linear,
         "gradenorm": lambda a, c: GradeNorm(a, c["features"], norm="reference"),
         "mvlayernorm": lambda a, c: ReferenceLayerNorm(a, c["features"]),
         "mvgelu": lambda a, c: MVGELU(),
     }
     if kind not in builders:
         raise ValueError(f"`kind` (={kind!r}) must be one of {', '.join(map(repr, builders))}.")
-    module = builders[kind](algebra, config).double()
+    try:
+        module = builders[kind](algebra, config).double()
+    except KeyError as error:
+        raise ValueError(f"`config` lacks {error}, which a {kind!r} of the published code has.") from None
     if rounded_q:
         for kernel in module.modules():
             if isinstance(kernel, ImplicitKernel):
@@ -153,6 +170,15 @@ def _padding(mode: str, padded: bool = True) -> str:
     if not padded:
         return "valid"
     return {"wrap": "periodic", "constant": "zeros"}.get(mode, mode)
+
+
+def _build_linear(algebra: CliffordAlgebra, config: Mapping[str, Any]) -> nn.Module:
+    bias_dims = list(config.get("bias_dims") or [])
+    if bias_dims not in ([], [0]):
+        raise ValueError(f"`bias_dims` (={bias_dims}) must be [0] or empty: a bias on other blades is not equivariant.")
+    return MVLinear(
+        algebra, config["in_features"], config["out_features"], bool(bias_dims), config.get("subspaces", True)
+    )
 
 
 def _build_conv(algebra: CliffordAlgebra, config: Mapping[str, Any]) -> nn.Module:
@@ -272,6 +298,10 @@ def _csresnet(m: CSResNet) -> Iterator[Entry]:
         yield from _under(f"CSBasicBlock_{i}/CliffordSteerableConv_1", block.conv2)
 
 
+def _nothing(m: nn.Module) -> Iterator[Entry]:
+    return iter(())
+
+
 _ENTRIES: dict[type[nn.Module], Callable[[Any], Iterator[Entry]]] = {
     MVLinear: _linear,
     GradeNorm: _grade_norm,
@@ -279,4 +309,6 @@ _ENTRIES: dict[type[nn.Module], Callable[[Any], Iterator[Entry]]] = {
     ImplicitKernel: _kernel,
     CliffordSteerableConv: _conv,
     CSResNet: _csresnet,
+    MVGELU: _nothing,
+    ReferenceLayerNorm: _nothing,
 }

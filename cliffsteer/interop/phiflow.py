@@ -76,7 +76,8 @@ class PhiFlowStep:
             raise ValueError(
                 f"`fields` (={self.fields}) must name each dynamic field of the stepper once: {', '.join(dynamic)}."
             )
-        stepper.spec.pack_parameters(parameters, 1)
+        rows = [len(value) for value in map(torch.as_tensor, parameters.values()) if value.ndim == 2]
+        stepper.spec.pack_parameters(parameters, max(rows, default=1))
         self.stepper, self.warm_up, self.parameters = stepper, warm_up, parameters
         closed = all(side in (*WALLS, "periodic") for sides in stepper.grid.boundary for side in sides)
         self._mac = MacGrid(stepper.grid) if divergence_free and closed else None

@@ -77,7 +77,7 @@ class CliffordSteerableConv(nn.Module):
             kernel = create_kernel(kernel, algebra, in_channels, out_channels, kernel_size, **(kernel_options or {}))
         elif kernel_options:
             raise ValueError("`kernel_options` goes with a kernel given by name; configure the module itself.")
-        self.kernel = kernel
+        self.kernel = _checked(kernel, algebra, in_channels, out_channels, kernel_size)
         self.padding = _Padded(algebra, (kernel_size - 1) * dilation, stride, padding)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         if strategy not in STRATEGIES:
@@ -107,13 +107,11 @@ class CliffordSteerableConv(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         check_channels(self, x, self.in_channels, self.algebra)
-        torch._check(
-            x.ndim == 3 + self.algebra.dim,
-            lambda: (
+        if x.ndim != 3 + self.algebra.dim:
+            raise RuntimeError(
                 f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade)."
-            ),
-        )
-        if self.padding.rule[0] is None or self.strategy_for(x) == "direct":
+            )
+        if not self.padding.xla and (self.padding.rule[0] is None or self.strategy_for(x) == "direct"):
             check_reach(x.shape[3:], self.padding.reach + 1)
 
     def strategy_for(self, x: Tensor) -> str:
@@ -174,6 +172,24 @@ class CliffordSteerableConv(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride},"
             f" dilation={self.dilation}, strategy={self.strategy!r}"
         )
+
+
+def _checked(
+    kernel: nn.Module, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int
+) -> nn.Module:
+    """The kernel, if it says nothing that contradicts the convolution's own arguments."""
+    wanted = {
+        "algebra": algebra,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "kernel_size": kernel_size,
+    }
+    for name, value in wanted.items():
+        if getattr(kernel, name, value) != value:
+            raise ValueError(
+                f"`kernel` has {name} {getattr(kernel, name)}, but the convolution {value}: make them equal."
+            )
+    return kernel
 
 
 class _Padded(nn.Module):

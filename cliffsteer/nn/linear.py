@@ -75,10 +75,8 @@ def add_scalar_bias(x: Tensor, bias: Tensor | None) -> Tensor:
 
 def check_channels(module: nn.Module, x: Tensor, channels: int, algebra: CliffordAlgebra) -> None:
     """Raise unless ``x`` is (batch, channels, n_blades, ...)."""
-    torch._check(
-        x.ndim >= 3 and x.shape[1] == channels and x.shape[2] == algebra.n_blades,
-        lambda: (
+    if x.ndim < 3 or x.shape[1] != channels or x.shape[2] != algebra.n_blades:
+        raise RuntimeError(
             f"`x` has shape {tuple(x.shape)}, but {type(module).__name__} expects (batch, {channels},"
             f" {algebra.n_blades}, ...): {channels} channel(s) of {algebra.n_blades} blades."
-        ),
-    )
+        )

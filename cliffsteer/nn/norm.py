@@ -80,7 +80,7 @@ class MVLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise multivectors (batch, channel, blade, *grid)."""
         check_channels(self, x, self.channels, self.algebra)
-        if all(s > 0 for s in self.algebra.signature):
+        if self.algebra.is_definite:
             square = x.square().sum(2, keepdim=True)
         else:
             q = self.algebra.quadratic_forms(x, axis=2)

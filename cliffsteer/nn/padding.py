@@ -12,16 +12,18 @@ from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import pad_axis, reflection_signs
 from cliffsteer.grid import Grid
 
-MODES = ("zeros", "periodic", "mirror", "symmetric")
-_OF_BOUNDARY = {"periodic": "periodic", "slip": "mirror", "no_slip": "zeros", "conductor": "mirror", "open": "zeros"}
+MODES = ("zeros", "periodic", "mirror", "conductor", "symmetric")
+_OF_BOUNDARY = {"periodic": "periodic", "slip": "mirror", "no_slip": "zeros", "conductor": "conductor", "open": "zeros"}
 
 
 class Padding(nn.Module):
     """Extend (batch, channel, blade, *grid) by ghost cells on every grid axis.
 
     Modes: "zeros"; "periodic"; "mirror": ghost cells hold the multivectors behind the wall, reflected in it by the
-    versor of its normal, as at a free-slip wall; "symmetric": the same without turning the blades, as other libraries
-    pad (vectors then point the wrong way behind the wall). All commute with the lattice's symmetries.
+    versor of its normal, as at a free-slip wall; "conductor": minus that, as the electromagnetic field E + B behind a
+    perfect conductor (tangential E and normal B vanish on the wall); "symmetric": the same without turning the blades,
+    as other libraries pad (vectors then point the wrong way behind the wall). All commute with the lattice's
+    symmetries.
 
     Args:
         algebra: the algebra.

@@ -40,7 +40,8 @@ class WeightedProduct(nn.Module):
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """Multiply multivectors (batch, in_channels, blade, *grid) of equal shape."""
-        check_channels(self, left, self.weight.shape[1], self.algebra)
+        for factor in (left, right):
+            check_channels(self, factor, self.weight.shape[1], self.algebra)
         nb = self.algebra.n_blades
         sign = self.sign.to(left.dtype).view(nb, nb, *[1] * (left.ndim - 3))
         terms = left.unsqueeze(3) * (right.index_select(2, self.right).unflatten(2, (nb, nb)) * sign)

@@ -15,7 +15,7 @@ from cliffsteer.interop.jax_reference import (
     reference_parameters,
     to_reference,
 )
-from cliffsteer.nn import MVLinear
+from cliffsteer.nn import GradeNorm, ImplicitKernel, MVLinear
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reference"
 CASES = sorted(p.stem for p in GOLDEN.glob("*.npz"))
@@ -40,7 +40,7 @@ def built(case, **options):
     if "input" in data.files:
         config.setdefault("features", data["input"].shape[1])
     module = build(what.split("_")[0], signature, config, **options)
-    return data, load_parameters(module, params) if params else module, params
+    return data, load_parameters(module, params), params
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "algebra" in c])
@@ -121,3 +121,24 @@ def test_every_error_names_the_parameter():
         load_parameters(torch.nn.ReLU(), {})
     with pytest.raises(ValueError, match=r"`kind` \(='cnn'\) must be one of"):
         build("cnn", (1, 1), {})
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (GradeNorm(CliffordAlgebra((1, 1)), 3), r"\(a GradeNorm\) must be built with norm='reference'"),
+        (ImplicitKernel(CliffordAlgebra((1, 1)), 1, 1, 3), r"must be built with (norm|gain)='reference'"),
+        (ImplicitKernel(CliffordAlgebra((1, 1)), 1, 1, 3, norm="reference"), r"must be built with gain='reference'"),
+    ],
+    ids=["grade norm", "kernel", "gain"],
+)
+def test_modules_that_would_compute_something_else_are_refused(module, message):
+    with pytest.raises(ValueError, match=message):
+        load_parameters(module, {})
+
+
+def test_bad_configs():
+    with pytest.raises(ValueError, match=r"`config` lacks 'c_in'"):
+        build("kernel", (1, 1), {})
+    with pytest.raises(ValueError, match=r"`bias_dims` \(=\[3\]\) must be \[0\] or empty"):
+        build("mvlinear", (1, 1), {"in_features": 1, "out_features": 1, "bias_dims": [3]})

@@ -319,3 +319,12 @@ def test_fields_can_be_given_in_another_order(solver, state):
         s2, v2 = PhiFlowStep(solver, fields=("density", "velocity"))(s, v)
         v1, s1 = PhiFlowStep(solver)(v, s)
         assert float((to_frame(v1, s1) - to_frame(v2, s2)).abs().max()) == 0
+
+
+def test_each_trajectory_may_have_its_own_parameters(solver, state):
+    buoyancy = torch.randn(6, 2, dtype=torch.float64)
+    with math.precision(64):
+        v, s = phi_fields(solver, state, torch.float64)
+        frame = to_frame(*PhiFlowStep(solver, buoyancy=buoyancy)(v, s))
+    expected = solver.step(solver.observe(state), {"buoyancy": buoyancy})
+    assert torch.allclose(frame.reshape(expected.shape), expected, atol=1e-6)

@@ -105,6 +105,28 @@ def test_a_free_slip_wall_is_the_mirror_rule():
     assert torch.equal(padded[:, :, 1, 1:-1, 0, 1:-1], velocity[:, :, 1, :, 0, :])
 
 
+def test_a_perfect_conductor_is_minus_the_reflection():
+    """On the wall, the mean of cell and ghost: tangential E and normal B vanish, normal E and tangential B do not."""
+    algebra = CliffordAlgebra((1, 1, 1))
+    field = torch.zeros(1, 1, 8, 4, 4, 4)
+    field[:, :, 1:7] = torch.randn(1, 1, 6, 4, 4, 4)  # E in grade 1, B in grade 2
+    padded = Padding(algebra, 1, Grid((4, 4, 4), 1.0, ("conductor", "periodic", "periodic")))(field)
+    wall = (padded[:, :, :, 0] + padded[:, :, :, 1])[0, 0]
+    vanish = {algebra.blade_names[i] for i in range(1, 7) if not wall[i].any()}
+    assert vanish == {"e2", "e3", "e23"}  # E2, E3 and B1 (e23)
+
+
+def test_a_ready_kernel_must_fit():
+    algebra = CliffordAlgebra((1, 1))
+    for kernel in (
+        ImplicitKernel(algebra, 2, 3, 5, **SMALL),
+        ImplicitKernel(algebra, 1, 3, 3, **SMALL),
+        ImplicitKernel(CliffordAlgebra((1, -1)), 2, 3, 3, **SMALL),
+    ):
+        with pytest.raises(ValueError, match=r"`kernel` has (kernel_size|in_channels|algebra) .*, but the convolution"):
+            CliffordSteerableConv(algebra, 2, 3, 3, kernel=kernel)
+
+
 def test_padding_of_a_grid_follows_its_boundary():
     grid = Grid((4, 4), 1.0, ("periodic", ("slip", "open")))
     assert padding_modes(grid, 2) == (("periodic", "periodic"), ("mirror", "zeros"))

@@ -9,6 +9,7 @@ from torch import nn
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.nn.kernels.complete import CompleteKernel
 from cliffsteer.nn.kernels.implicit import ImplicitKernel
+from cliffsteer.suggestions import check_options, suggestion
 
 KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel, "complete": CompleteKernel}
 """Kernels by name, as in configurations and checkpoints."""
@@ -20,10 +21,13 @@ def create_kernel(
     """A steerable kernel by name.
 
     Raises:
-        ValueError: no kernel of this name.
+        ValueError: an unknown name or option (with a suggestion), or an option's value out of its range.
     """
     if name not in KERNELS:
-        raise ValueError(f"`kernel` (={name!r}) must be one of {', '.join(map(repr, KERNELS))}.")
+        raise ValueError(
+            f"`kernel` (={name!r}) must be one of {', '.join(map(repr, KERNELS))}{suggestion(name, KERNELS)}."
+        )
+    check_options(f"kernel {name!r}", KERNELS[name], 4, options)
     return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
 
 

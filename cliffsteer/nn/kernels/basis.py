@@ -138,6 +138,13 @@ def map_degrees(algebra: CliffordAlgebra, group: str = "O") -> tuple[int, ...]:
     return degrees * 2 if group == "SO" else degrees
 
 
+def map_targets(algebra: CliffordAlgebra, group: str = "O") -> tuple[int, ...]:
+    """Output grade of each map, in the order of `equivariant_maps`."""
+    n = algebra.dim
+    targets = (*range(n + 1), *range(1, n + 1), *range(n), *range(1, n))
+    return targets + tuple(n - k for k in targets) if group == "SO" else targets
+
+
 def time_axis(algebra: CliffordAlgebra) -> int:
     """The axis whose sign differs from all others (the first of R^{1,1}).
 

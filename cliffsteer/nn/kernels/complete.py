@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.nn.kernels.base import SteerableKernel
+from cliffsteer.nn.kernels.basis import map_targets
 from cliffsteer.nn.kernels.lattice import check_kernel_size
 
 
@@ -84,7 +85,7 @@ class CompleteKernel(SteerableKernel):
         """Radial values, shape (maps, orbits, out_channels, in_channels)."""
         values = torch.einsum("rf,bf,bfoi->broi", self.profile, self.scale, self.weight)
         origin = values.new_zeros(len(values), 1, *values.shape[2:])
-        origin = origin.index_put((self.identities.nonzero().squeeze(1),), self.origin.unsqueeze(1))
+        origin = origin.index_put((self.identities.nonzero().squeeze(1),), self.origin.unsqueeze(1).to(values.dtype))
         return torch.cat([origin, values], 1)
 
     def resampled(self, kernel_size: int) -> CompleteKernel:
@@ -110,15 +111,15 @@ class CompleteKernel(SteerableKernel):
             self.n_radial,
             self.causal,
         ).to(self.weight)
-        other.load_state_dict(self.state_dict())
-        other.scale.copy_(self.scale * (len(self.orbit) / len(other.orbit)))
+        ratio = self.scale / other.scale * (len(self.orbit) / len(other.orbit))
+        with torch.no_grad():
+            other.origin.copy_(self.origin)
+            other.weight.copy_(self.weight * ratio.view(*ratio.shape, 1, 1))
         return other
 
     def _target_grades(self) -> Tensor:
         """Output grade of each map."""
-        grades = torch.tensor(self.algebra.grades)
-        touched = self.basis.maps.abs().amax((2, 3)) > 0
-        return torch.stack([grades[row][0] for row in touched])
+        return torch.tensor(map_targets(self.algebra, self.group))
 
     def _profile(self) -> Tensor:
         """Radial functions on the orbits beyond the origin, shape (orbits - 1, functions)."""

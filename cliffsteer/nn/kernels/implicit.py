@@ -71,12 +71,9 @@ class ImplicitKernel(SteerableKernel):
         self.shell_width = nn.Parameter(torch.empty(out_channels, in_channels, 2))
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 3 * algebra.dim + 1))
         self.factor = 20 / kernel_size ** (algebra.dim - 1) if gain == "reference" else 1.0
-        self.reset_parameters(gain)
-
-    def reset_parameters(self, gain: str = "calibrated") -> None:
-        """Draw the shell and the head as in the published code; for "calibrated" then scale the head."""
+        self.gain = gain
         nn.init.uniform_(self.shell_width, 0.4, 0.6)
-        nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.algebra.n_grades))
+        nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels * algebra.n_grades))
         if gain == "calibrated":
             with torch.no_grad():
                 self.weight.mul_(self.forward().square().flatten(1).sum(1).mean().rsqrt())
@@ -98,5 +95,5 @@ class ImplicitKernel(SteerableKernel):
         a, b = z.permute(0, 3, 1, 2).unsqueeze(1)  # each (1, orbits, out, in)
         head = self.weight.permute(2, 0, 1).unsqueeze(1)  # (map, 1, out, in)
         values = torch.cat([a * head[: n + 1], b * head[n + 1 :]])
-        missing = self.basis.n_maps - len(values)
+        missing = len(self.divisors) - len(values)
         return torch.cat([values, values.new_zeros(missing, *values.shape[1:])])

@@ -5,6 +5,7 @@ import torch
 
 from cliffsteer import CliffordAlgebra
 from cliffsteer.nn import CliffordSteerableConv, CompleteKernel, ImplicitKernel
+from cliffsteer.nn.kernels.basis import equivariant_maps, map_targets
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.testing import assert_equivariant
 
@@ -100,6 +101,9 @@ def test_resampling_keeps_the_function():
     algebra = CliffordAlgebra((1, 1))
     kernel = CompleteKernel(algebra, 1, 1, 5, radial="smooth").double()
     fine = kernel.resampled(9)
+    copy = CompleteKernel(algebra, 1, 1, 9, radial="smooth", n_radial=kernel.n_radial).double()
+    copy.load_state_dict(fine.state_dict())
+    assert torch.equal(copy(), fine())
     shared = fine().detach()[..., ::2, ::2] * (81 / 25)
     coarse = kernel().detach()
     away = torch.ones(5, 5, dtype=torch.bool)
@@ -107,6 +111,24 @@ def test_resampling_keeps_the_function():
     assert torch.allclose(shared[..., away], coarse[..., away], atol=1e-6)
     with pytest.raises(ValueError, match=r"`resampled` needs `radial` 'smooth'"):
         CompleteKernel(algebra, 1, 1, 5).resampled(9)
+
+
+@pytest.mark.parametrize("group", ["O", "SO"])
+def test_a_kernel_of_one_point_is_the_identities(group):
+    algebra = CliffordAlgebra((1, 1, 1))
+    kernel = CompleteKernel(algebra, 2, 2, 1, group)
+    assert kernel.origin.numel() == (4 if group == "O" else 8) * 4
+    assert kernel().shape == (16, 16, 1, 1, 1)
+    assert 0 < float(kernel().detach().square().sum()) < 100
+
+
+def test_targets_of_the_maps_are_their_grades():
+    for signature in SIGNATURES:
+        algebra = CliffordAlgebra(signature)
+        maps = equivariant_maps(algebra, torch.randn(algebra.dim, 1, dtype=torch.float64), "SO")[..., 0]
+        grades = torch.tensor(algebra.grades)
+        for target, one in zip(map_targets(algebra, "SO"), maps, strict=True):
+            assert set(grades[one.abs().amax(1) > 0].tolist()) == {target}
 
 
 def test_every_parameter_matters():
