@@ -11,6 +11,8 @@ its grade are still free. Frames hold them as (batch, time, blade, *grid) with `
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,6 +43,12 @@ class Field:
     role: Role = "dynamic"
     default: tuple[float, ...] | None = None
 
+    def __post_init__(self):
+        if self.default is not None:
+            object.__setattr__(self, "default", _components(self.name, self.default))
+        if hasattr(self.grade, "__index__") and not isinstance(self.grade, bool):
+            object.__setattr__(self, "grade", operator.index(self.grade))
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -69,8 +77,8 @@ class FieldSpec:
         n_multivectors, n_parameter_multivectors: how many multivectors each of the two packs takes.
 
     Raises:
-        ValueError: no dynamic field, a name used twice, a grade the algebra lacks, an unknown role, or a default
-            with the wrong number of components.
+        ValueError: no dynamic field, a name used twice, a grade the algebra lacks, an unknown role, a default with
+            the wrong number of components, or one of a dynamic field.
 
     Example:
         >>> spec = FieldSpec((1, 1), [Field("density", 0), Field("velocity", 1, "m/s")])
@@ -161,7 +169,8 @@ class FieldSpec:
                 leave the component axis out.
 
         Returns:
-            Frames, shape (batch, time, blade, *grid), zero where no field lives.
+            Frames, shape (batch, time, blade, *grid), zero where no field lives; of the dtype that all fields promote
+            to, floating-point in any case.
 
         Raises:
             ValueError: a field is missing or unknown, its component count does not fit its grade, or the fields
@@ -171,7 +180,10 @@ class FieldSpec:
         parts = {f.name: self._with_components(f, values[f.name], 2 + self.algebra.dim) for f in self.dynamic}
         first, reference = next(iter(parts.items()))
         outer = (*reference.shape[:2], *reference.shape[3:])
-        out = reference.new_zeros(*reference.shape[:2], self.n_blades, *reference.shape[3:])
+        dtype = functools.reduce(torch.promote_types, [part.dtype for part in parts.values()])
+        if not (dtype.is_floating_point or dtype.is_complex):
+            dtype = torch.get_default_dtype()
+        out = reference.new_zeros(*reference.shape[:2], self.n_blades, *reference.shape[3:], dtype=dtype)
         for name, part in parts.items():
             if (*part.shape[:2], *part.shape[3:]) != outer:
                 raise ValueError(
@@ -260,13 +272,19 @@ class FieldSpec:
         return slots, len(taken)
 
     def _check_field(self, field: Field) -> None:
-        if not 0 <= field.grade <= self.algebra.dim:
+        is_whole = isinstance(field.grade, int) and not isinstance(field.grade, bool)
+        if not is_whole or not 0 <= field.grade <= self.algebra.dim:
             raise ValueError(
-                f"`grade` of field {field.name!r} (={field.grade}) must be in 0..{self.algebra.dim} for {self.algebra}:"
-                " 0 scalar, 1 vector, 2 bivector, up to the pseudoscalar."
+                f"`grade` of field {field.name!r} (={field.grade}) must be in 0..{self.algebra.dim} for {self.algebra},"
+                " a whole number: 0 scalar, 1 vector, 2 bivector, up to the pseudoscalar."
             )
         if field.role not in ("dynamic", "parameter"):
             raise ValueError(f"`role` of field {field.name!r} (={field.role!r}) must be 'dynamic' or 'parameter'.")
+        if field.default is not None and field.role == "dynamic":
+            raise ValueError(
+                f"`default` of field {field.name!r} (={field.default}) has no meaning, the field is dynamic: only"
+                " fields of the role 'parameter' have defaults."
+            )
         size = self.algebra.grade_size(field.grade)
         if field.default is not None and len(field.default) != size:
             raise ValueError(
@@ -301,3 +319,12 @@ class FieldSpec:
     @staticmethod
     def _listed(fields: Sequence[Field]) -> str:
         return ", ".join(repr(f.name) for f in fields) or "none"
+
+
+def _components(name: str, default: Any) -> tuple[float, ...]:
+    try:
+        return tuple(float(v) for v in default)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"`default` of field {name!r} (={default!r}) must be a tuple of numbers, one per component."
+        ) from None

@@ -6,6 +6,9 @@ maps cells onto cells.
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,8 +31,8 @@ class Grid:
         unit: unit of the spacing, one for all axes or one per axis.
 
     Raises:
-        ValueError: lengths that do not agree, a spacing that is not positive, an unknown boundary, or an axis that
-            is periodic on one side only.
+        ValueError: lengths that do not agree, a shape that is not whole, a spacing that is not positive and finite, an
+            unknown boundary, or an axis that is periodic on one side only.
 
     Example:
         >>> Grid((64, 64), 0.5, "slip").extent
@@ -42,15 +45,20 @@ class Grid:
     unit: tuple[str, ...] | str = "m"
 
     def __post_init__(self):
-        shape = tuple(int(s) for s in self.shape)
+        shape = _converted(self.shape, operator.index)
         if not shape or any(s < 1 for s in shape):
-            raise ValueError(f"`shape` (={self.shape}) must hold a positive number of cells for each axis.")
+            raise ValueError(
+                f"`shape` (={self.shape!r}) must hold a positive whole number of cells for each axis, as in (64, 64)."
+            )
         dim = len(shape)
-        spacing = _per_axis("spacing", self.spacing, dim, (int, float))
-        if any(not s > 0 for s in spacing):
-            raise ValueError(f"`spacing` (={self.spacing}) must be positive on every axis.")
+        single = getattr(self.spacing, "ndim", None) == 0  # a NumPy scalar or a tensor without axes
+        spacing = _converted(
+            _per_axis("spacing", float(self.spacing) if single else self.spacing, dim, (int, float)), float
+        )
+        if not spacing or any(not 0 < s < math.inf for s in spacing):
+            raise ValueError(f"`spacing` (={self.spacing!r}) must be positive and finite on every axis.")
         object.__setattr__(self, "shape", shape)
-        object.__setattr__(self, "spacing", tuple(float(s) for s in spacing))
+        object.__setattr__(self, "spacing", spacing)
         object.__setattr__(self, "unit", _per_axis("unit", self.unit, dim, (str,)))
         object.__setattr__(self, "boundary", _boundary(self.boundary, dim))
 
@@ -95,15 +103,23 @@ class Grid:
         return cls(tuple(data["shape"]), tuple(data["spacing"]), _tupled(data["boundary"]), tuple(data["unit"]))
 
 
+def _converted(values: Any, convert: Callable[[Any], Any] | None = None) -> tuple:
+    """The values as a tuple, each converted; empty when they are no sequence or one cannot be converted."""
+    try:
+        return tuple(values) if convert is None else tuple(convert(v) for v in values)
+    except (TypeError, ValueError):
+        return ()
+
+
 def _per_axis(name: str, value: Any, dim: int, scalar: tuple[type, ...]) -> tuple:
-    values = (value,) * dim if isinstance(value, scalar) else tuple(value)
+    values = (value,) * dim if isinstance(value, scalar) else _converted(value)
     if len(values) != dim:
         raise ValueError(f"`{name}` (={value}) must be one value, or {dim}, one for each axis of the grid.")
     return values
 
 
 def _boundary(value: Any, dim: int) -> tuple[tuple[str, str], ...]:
-    per_axis = (value,) * dim if isinstance(value, str) else tuple(value)
+    per_axis = (value,) * dim if isinstance(value, str) else _converted(value)
     if len(per_axis) != dim:
         raise ValueError(f"`boundary` (={value}) must be one kind, or {dim} kinds or (low, high) pairs, one per axis.")
     sides = tuple((side, side) if isinstance(side, str) else tuple(side) for side in per_axis)

@@ -1,8 +1,8 @@
 """The symmetries of a lattice: signed permutations of grid axes, and their action on frames and parameters.
 
 A signed permutation R of the axes is orthogonal for the metric when it permutes only axes of equal sign. It maps the
-cell-centred grid onto itself (about its centre) when it permutes only axes of equal length, spacing and boundary. On a
-field it moves the values, x -> Rx, and turns the blades by the outermorphism ρ(R), itself a signed permutation, so
+cell-centred grid onto itself (about its centre) when it permutes only axes of equal length, spacing, unit and boundary.
+On a field it moves the values, x -> Rx, and turns the blades by the outermorphism ρ(R), itself a signed permutation, so
 the action is exact in any precision.
 """
 
@@ -73,12 +73,23 @@ class SignedPermutation:
 
 
 def lattice_symmetries(algebra: CliffordAlgebra, grid: Grid | None = None) -> Iterator[SignedPermutation]:
-    """All signed permutations that keep the metric and, if given, the grid (shape, spacing, boundary).
+    """All signed permutations that keep the metric and, if given, the grid (shape, spacing, unit, boundary).
 
     Yields the identity first; 8 maps on the Euclidean plane, 48 in space, 16 on R^{1,2}.
+
+    Raises:
+        ValueError: the grid has not one axis per basis vector.
     """
+    if grid is not None and grid.dim != algebra.dim:
+        raise ValueError(
+            f"`grid` has {grid.dim} axes, shape {grid.shape}, but {algebra} needs {algebra.dim}, one per basis vector."
+        )
+    return _elements(algebra, grid)
+
+
+def _elements(algebra: CliffordAlgebra, grid: Grid | None) -> Iterator[SignedPermutation]:
     kinds = [
-        (sign, *((grid.shape[i], grid.spacing[i], grid.boundary[i]) if grid else ()))
+        (sign, *((grid.shape[i], grid.spacing[i], grid.unit[i], grid.boundary[i]) if grid else ()))
         for i, sign in enumerate(algebra.signature)
     ]
     for axes in itertools.permutations(range(algebra.dim)):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -93,8 +94,9 @@ class Smoke(Solver):
         smoothness: float = 6.0,
         dim: int = 2,
     ):
-        if not isinstance(resolution, int) or resolution < 4:
+        if not isinstance(resolution, Integral) or resolution < 4:
             raise ValueError(f"`resolution` (={resolution!r}) must be a whole number of cells a side, at least 4.")
+        resolution = int(resolution)
         if dim not in (2, 3):
             raise ValueError(f"`dim` (={dim!r}) must be 2 or 3: in one dimension nothing incompressible can move.")
         for option, value in {"size": size, "dt": dt, "scale": scale, "smoothness": smoothness}.items():
@@ -122,8 +124,9 @@ class Smoke(Solver):
 
     def initial(self, seeds: Sequence[int]) -> State:
         """Fluid at rest, smoke |f| with smooth noise f; buoyancy and viscosity drawn where the options ask for it."""
-        drawn = [self._draw(torch.Generator().manual_seed(int(seed))) for seed in seeds]
-        density, buoyancy, viscosity = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        seeds = [int(seed) for seed in seeds]
+        drawn = [self._draw(torch.Generator().manual_seed(seed)) for seed in seeds or [0]]  # one, to know the shapes
+        density, buoyancy, viscosity = (torch.stack(parts)[: len(seeds)] for parts in zip(*drawn, strict=True))
         rest = self.mac.to_faces(density.new_zeros(len(seeds), self.grid.dim, *self.grid.shape))
         values = {"density": density, **dict(zip(self._face_names, rest, strict=True))}
         return State(values, {"buoyancy": buoyancy, "viscosity": viscosity})
@@ -132,13 +135,16 @@ class Smoke(Solver):
         """The state one ``dt`` later.
 
         Raises:
-            ValueError: a viscosity that is negative or too large for explicit diffusion.
+            ValueError: a parameter that is not finite, a viscosity that is negative or too large to be stable.
         """
         viscosity = state.parameters["viscosity"]
         self.check_viscosity(viscosity)
+        if not len(viscosity):  # no trajectory, nothing to move
+            return state
         faces = self.faces(state)
         density, moved = self._advect(state.values["density"], faces)
         buoyancy = state.parameters["buoyancy"]
+        _require_finite("buoyancy", buoyancy)
         diffused = []
         for axis, face in enumerate(moved):
             lift = average(density, axis + 1) * _spread(buoyancy[:, axis], face)
@@ -174,7 +180,10 @@ class Smoke(Solver):
         return State({"density": density, **dict(zip(self._face_names, faces, strict=True))}, state.parameters)
 
     def check_viscosity(self, viscosity: Tensor) -> None:
-        """Raise a ValueError unless 0 <= ν and explicit diffusion is stable, ν Δt / h² <= 1 / (2·dim)."""
+        """Raise a ValueError unless ν is finite, 0 <= ν and explicit diffusion is stable, ν Δt / h² <= 1 / (2·dim)."""
+        _require_finite("viscosity", viscosity)
+        if not viscosity.numel():
+            return
         low, high = (float(v) for v in viscosity.aminmax())
         if not low >= 0:
             raise ValueError(f"`viscosity` (={low:g} m²/s) must not be negative.")
@@ -226,6 +235,11 @@ class Smoke(Solver):
 
 def _spread(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def _require_finite(name: str, values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"`{name}` (={values.tolist()}) must be finite for each trajectory.")
 
 
 def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -73,6 +74,12 @@ def test_grid_symmetries_act_on_named_fields(element):
 def test_errors_are_sentences():
     with pytest.raises(ValueError, match=r"`grade` of field 'B' \(=3\) must be in 0..2"):
         FieldSpec((1, 1), [Field("B", 3)])
+    with pytest.raises(ValueError, match=r"`grade` of field 'B' \(=0.5\) must be in 0..2 .* a whole number"):
+        FieldSpec((1, 1), [Field("B", 0.5)])
+    with pytest.raises(ValueError, match=r"`default` of field 'u' \(=\(1.0,\)\) has no meaning, the field is dynamic"):
+        FieldSpec((1, 1), [Field("u", 0, default=(1.0,))])
+    with pytest.raises(ValueError, match=r"`default` of field 'g' \(=0.5\) must be a tuple of numbers"):
+        Field("g", 0, role="parameter", default=0.5)
     with pytest.raises(ValueError, match=r"`fields` names 'u' more than once"):
         FieldSpec((1, 1), [Field("u", 0), Field("u", 1)])
     with pytest.raises(ValueError, match=r"`fields` holds no dynamic field"):
@@ -104,6 +111,25 @@ def test_errors_are_sentences():
         SMOKE["pressure"]
 
 
+def test_fields_of_several_dtypes_are_promoted():
+    density, velocity = torch.ones(1, 1, 4, 4, dtype=torch.int64), torch.full((1, 1, 2, 4, 4), 0.25)
+    frames = SMOKE.pack({"density": density, "velocity": velocity})
+    assert (frames.dtype, float(frames[0, 0, 1, 0, 0])) == (torch.float32, 0.25)
+    assert SMOKE.pack({"density": density.float(), "velocity": velocity.double()}).dtype == torch.float64
+    assert SMOKE.pack({"density": density, "velocity": velocity.int()}).dtype == torch.get_default_dtype()
+
+
+def test_a_list_of_defaults_is_a_tuple():
+    field = Field("g", np.int64(1), role="parameter", default=[0, 1])
+    assert field == Field("g", 1, role="parameter", default=(0.0, 1.0))
+    assert hash(FieldSpec((1, 1), [Field("u", 0), field])) == hash(FieldSpec((1, 1), [Field("u", 0), field]))
+
+
+@pytest.mark.parametrize("spacing", [np.float32(0.5), np.array(0.5), torch.tensor(0.5), np.full(2, 0.5), [0.5, 0.5]])
+def test_spacing_may_be_of_numpy_or_torch(spacing):
+    assert Grid(np.array([4, 8]), spacing) == Grid((4, 8), 0.5)
+
+
 def test_grid_describes_itself():
     import json
 
@@ -120,7 +146,11 @@ def test_grid_describes_itself():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"shape": (0, 4)}, r"`shape` \(=\(0, 4\)\) must hold a positive number of cells"),
+        ({"shape": (0, 4)}, r"`shape` \(=\(0, 4\)\) must hold a positive whole number of cells"),
+        ({"shape": 8}, r"`shape` \(=8\) must hold a positive whole number of cells for each axis, as in"),
+        ({"shape": (4.5, 4)}, r"`shape` \(=\(4.5, 4\)\) must hold a positive whole number"),
+        ({"shape": (4, 4), "spacing": float("inf")}, r"`spacing` \(=inf\) must be positive and finite"),
+        ({"shape": (4, 4), "spacing": None}, r"`spacing` \(=None\) must be one value, or 2"),
         ({"shape": (4, 4), "spacing": -1.0}, r"`spacing` \(=-1.0\) must be positive"),
         ({"shape": (4, 4), "spacing": (1.0,)}, r"`spacing` .* must be one value, or 2"),
         ({"shape": (4, 4), "boundary": "wall"}, r"`boundary` on axis 0 .* must be of the kinds periodic"),

@@ -22,6 +22,9 @@ def test_a_grid_keeps_only_its_own_symmetries():
     assert len(list(lattice_symmetries(algebra, Grid((8, 4))))) == 4
     assert len(list(lattice_symmetries(algebra, Grid((8, 8), (1.0, 0.5))))) == 4
     assert len(list(lattice_symmetries(algebra, Grid((8, 8), 1.0, ("slip", ("slip", "open")))))) == 2
+    assert len(list(lattice_symmetries(algebra, Grid((8, 8), unit=("m", "s"))))) == 4
+    with pytest.raises(ValueError, match=r"`grid` has 3 axes, shape \(8, 8, 8\), but .* needs 2"):
+        lattice_symmetries(algebra, Grid((8, 8, 8)))
 
 
 @pytest.mark.parametrize("signature", [(1, 1), (1, -1, -1)], ids=str)

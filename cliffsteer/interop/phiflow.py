@@ -11,6 +11,7 @@ Source: Holl and Thuerey, "Φ-Flow: differentiable simulations for PyTorch, Tens
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -134,7 +135,10 @@ class PhiFlowStep:
 
     def _to_fields(self, frame: Tensor, given: dict[str, Any], batch: Any) -> Any:
         centred = {name: value[:, 0] for name, value in self.stepper.spec.unpack(frame).items()}
-        out = [self._to_field(centred[name], field, batch) for name, field in given.items()]
+        out = []
+        for name, field in given.items():
+            with _precision(field):
+                out.append(self._to_field(centred[name], field, batch))
         self._returned = {name: (field, centred[name]) for name, field in zip(given, out, strict=True)}
         return out[0] if len(out) == 1 else tuple(out)
 
@@ -221,15 +225,23 @@ def _dtype(field: Any) -> torch.dtype:
     return torch.float64 if field.values.dtype.precision == 64 else torch.float32
 
 
-def _centred(field: Any, batch: Any) -> Tensor:
-    """Values at the cell centres, shape (batch, component, *grid), on the field's device."""
-    axes = field.resolution.names
-    values = (field.at_centers() if field.is_staggered else field).values
-    order = [batch, *(["vector"] if "vector" in values.shape else []), *axes]
+def _precision(field: Any) -> AbstractContextManager:
+    """PhiFlow set to the precision of a field: it averages and reshapes in its own default, whatever fields have."""
     from phi import math
 
-    values = math.expand(values, batch, field.resolution)
-    native = values.native(order)
-    tensor = torch.as_tensor(native if isinstance(native, Tensor) else values.numpy(order))
+    return math.precision(64 if _dtype(field) == torch.float64 else 32)
+
+
+def _centred(field: Any, batch: Any) -> Tensor:
+    """Values at the cell centres, shape (batch, component, *grid), on the field's device."""
+    from phi import math
+
+    axes = field.resolution.names
+    with _precision(field):
+        values = (field.at_centers() if field.is_staggered else field).values
+        order = [batch, *(["vector"] if "vector" in values.shape else []), *axes]
+        values = math.expand(values, batch, field.resolution)
+        native = values.native(order)
+        tensor = torch.as_tensor(native if isinstance(native, Tensor) else values.numpy(order))
     tensor = tensor.to(_dtype(field))
     return tensor if "vector" in values.shape else tensor.unsqueeze(1)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -15,6 +14,7 @@ from torch import nn
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.models.csresnet import CSResNet
 from cliffsteer.models.resnet import ResNet
+from cliffsteer.suggestions import check_options, suggestion
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"csresnet": CSResNet, "resnet": ResNet}
 """Networks by the names that configurations and checkpoints use; names outlive classes."""
@@ -25,7 +25,7 @@ def available() -> dict[str, str]:
     return {name: inspect.getdoc(model).splitlines()[0] for name, model in MODELS.items()}
 
 
-def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, **options: Any) -> nn.Module:
+def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, /, **options: Any) -> nn.Module:
     """A network by name.
 
     Args:
@@ -39,19 +39,9 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
         ValueError: an unknown name or option (with a suggestion), or an option's value out of its range.
     """
     if name not in MODELS:
-        raise ValueError(f"`model` (={name!r}) is unknown{_suggest(name, MODELS)}; available: {', '.join(MODELS)}.")
-    known = list(inspect.signature(MODELS[name]).parameters)[3:]
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"model {name!r} has no option {option!r}{_suggest(option, known)}; it has {', '.join(known)}."
-            )
+        raise ValueError(f"`model` (={name!r}) is unknown{suggestion(name, MODELS)}; available: {', '.join(MODELS)}.")
+    check_options(f"model {name!r}", MODELS[name], 3, options)
     return MODELS[name](algebra, in_channels, out_channels, **options)
-
-
-def _suggest(word: str, choices: Any) -> str:
-    close = get_close_matches(word, list(choices), 1)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 __all__ = ["MODELS", "CSResNet", "ResNet", "available", "create"]

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.models.checks import count_blocks
 from cliffsteer.nn import MVGELU, CliffordSteerableConv, MVLinear
 from cliffsteer.nn.norm import layer_norm
 
@@ -74,10 +75,7 @@ class CSResNet(nn.Module):
         super().__init__()
         if pointwise not in ("linear", "kernel"):
             raise ValueError(f"`pointwise` (={pointwise!r}) must be 'linear' or 'kernel'.")
-        if hidden_channels < 1 or not blocks or any(count < 0 for count in blocks):
-            raise ValueError(
-                f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive."
-            )
+        n_blocks = count_blocks(hidden_channels, blocks)
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": padding}
 
         def mix(into: int, out: int) -> nn.Module:
@@ -89,10 +87,7 @@ class CSResNet(nn.Module):
             mix(in_channels, hidden_channels), MVGELU(), mix(hidden_channels, hidden_channels), MVGELU()
         )
         self.blocks = nn.Sequential(
-            *(
-                CSBlock(algebra, hidden_channels, kernel_size, norm, strategy=strategy, **conv)
-                for _ in range(sum(blocks))
-            )
+            *(CSBlock(algebra, hidden_channels, kernel_size, norm, strategy=strategy, **conv) for _ in range(n_blocks))
         )
         self.head = nn.Sequential(mix(hidden_channels, hidden_channels), MVGELU(), mix(hidden_channels, out_channels))
 

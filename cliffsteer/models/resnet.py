@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import check_reach, convolve
+from cliffsteer.models.checks import count_blocks
 from cliffsteer.nn.padding import Padding
 
 
@@ -22,6 +23,11 @@ class PlainConv(nn.Module):
         self.weight = nn.Parameter(conv.weight.new_empty(out_channels, in_channels, *[kernel_size] * dim))
         self.bias = nn.Parameter(conv.bias.new_zeros(out_channels))
         self.padding = Padding(CliffordAlgebra((1,) * dim), kernel_size // 2, padding)
+        if any("mirror" in modes for modes in self.padding.modes):
+            raise ValueError(
+                f"`padding` (={padding!r}) mirrors a side, which turns vectors, but plain channels have none: use"
+                " 'zeros', 'periodic' or 'symmetric', or one of them per axis or side."
+            )
         nn.init.kaiming_normal_(self.weight, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,10 +91,7 @@ class ResNet(nn.Module):
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 1:
             raise ValueError(f"`kernel_size` (={kernel_size}) must be odd, so that input and output share one grid.")
-        if hidden_channels < 1 or not blocks or any(count < 0 for count in blocks):
-            raise ValueError(
-                f"`hidden_channels` (={hidden_channels}) and `blocks` (={tuple(blocks)}) must be positive."
-            )
+        n_blocks = count_blocks(hidden_channels, blocks)
         self.n_blades, dim = algebra.n_blades, algebra.dim
         into, out, width = in_channels * algebra.n_blades, out_channels * algebra.n_blades, hidden_channels
 
@@ -96,7 +99,7 @@ class ResNet(nn.Module):
             return PlainConv(dim, a, b, 1, padding)
 
         self.stem = nn.Sequential(mix(into, width), nn.GELU(), mix(width, width), nn.GELU())
-        self.blocks = nn.Sequential(*(PlainBlock(dim, width, kernel_size, norm, padding) for _ in range(sum(blocks))))
+        self.blocks = nn.Sequential(*(PlainBlock(dim, width, kernel_size, norm, padding) for _ in range(n_blocks)))
         self.head = nn.Sequential(mix(width, width), nn.GELU(), mix(width, out))
 
     def forward(self, x: Tensor) -> Tensor:

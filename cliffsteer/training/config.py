@@ -6,8 +6,10 @@ A length of training is always in optimiser steps. ``"???"`` marks a value that 
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
 from typing import Any
 
 MISSING = "???"
@@ -141,7 +143,7 @@ class TrainConfig:
         """The config of a nested mapping: of ``to_dict``, or a Hydra config.
 
         Raises:
-            ValueError: a key that does not exist, a value out of its range, or one that is missing.
+            ValueError: a key that does not exist, a value of the wrong type or out of its range, or a missing one.
         """
         config = _build(TrainConfig, _plain(data), "")
         config.check()
@@ -189,6 +191,9 @@ _LOWER_BOUNDS = (
 def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
     """An instance of a dataclass from a mapping, nested dataclasses included."""
     known = {f.name: f for f in fields(kind)}
+    if not isinstance(data, Mapping):
+        name = f"`{prefix[:-1]}`" if prefix else "a training run"
+        raise ValueError(f"{name} (={data!r}) must be a mapping with keys of {', '.join(known)}.")
     arguments: dict[str, Any] = {}
     for key, value in data.items():
         if key not in known:
@@ -198,11 +203,37 @@ def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
             )
         default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
         if is_dataclass(default):
-            value = _build(type(default), value, f"{prefix}{key}.")
-        elif isinstance(default, tuple):
-            value = tuple(value)
-        arguments[key] = value
+            arguments[key] = _build(type(default), value, f"{prefix}{key}.")
+        else:
+            arguments[key] = _typed(f"{prefix}{key}", value, default)
     return kind(**arguments)
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    """The value as the type of its default; a whole number does for a float, a path for a string, never a bool."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    match default:
+        case bool():
+            fits, kind, convert = isinstance(value, bool), "true or false", bool
+        case int():
+            fits, kind, convert = is_number and isinstance(value, Integral), "a whole number", int
+        case float():
+            fits, kind, convert = is_number, "a number", float
+        case str():
+            fits, kind, convert = isinstance(value, str | os.PathLike), "a string", os.fspath
+        case tuple():
+            fits = isinstance(value, list | tuple) and len(value) == len(default)
+            fits = fits and all(isinstance(v, Real) and not isinstance(v, bool) and 0 <= v < 1 for v in value)
+            kind, convert = f"{len(default)} numbers from 0 to below 1", _floats
+        case _:
+            fits, kind, convert = isinstance(value, Mapping), "a mapping", dict
+    if not fits:
+        raise ValueError(f"`{name}` (={value!r}) must be {kind}.")
+    return convert(value)
+
+
+def _floats(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
 
 
 def _plain(value: Any) -> Any:

@@ -118,6 +118,19 @@ def test_fields_keep_geometry_boundary_and_backend(solver, state):
         assert set(v2.shape.batch.names) == {"b", "c"}
 
 
+def test_float64_fields_keep_their_precision_where_phiflow_has_less(solver, state):
+    with math.precision(64):
+        fields = phi_fields(solver, state, torch.float64)
+    with math.precision(32):
+        velocity, density = PhiFlowStep(solver)(*fields)
+    later = solver.advance(state)
+    with math.precision(64):
+        found = [velocity.values[{"~vector": axis}].native([BATCH, "x", "y"]) for axis in "xy"]
+        found.append(density.values.native([BATCH, "x", "y"]))
+    expected = [*solver.faces(later), later.values["density"]]
+    assert max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True)) < 1e-12
+
+
 @pytest.mark.parametrize("divergence_free", [True, False])
 def test_a_field_that_comes_back_unchanged_is_not_averaged_again(solver, state, divergence_free):
     with math.precision(64):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cliffsteer import CliffordAlgebra
+from cliffsteer import CliffordAlgebra, Grid
 from cliffsteer.models import available, create
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.testing import assert_equivariant
@@ -57,7 +57,19 @@ def test_csresnet_keeps_the_scale_of_its_input():
         ("csresnet", {"hidden_chanels": 3}, r"no option 'hidden_chanels': did you mean 'hidden_channels'\?"),
         ("csresnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
         ("csresnet", {"pointwise": "conv"}, r"`pointwise` \(='conv'\) must be 'linear' or 'kernel'"),
-        ("csresnet", {"blocks": ()}, r"`blocks` \(=\(\)\) must be positive"),
+        ("csresnet", {"blocks": ()}, r"`blocks` \(=\(\)\) must hold a positive whole number of blocks"),
+        ("csresnet", {"blocks": 1}, r"`blocks` \(=1\) must hold a positive whole number"),
+        ("resnet", {"blocks": 1}, r"`blocks` \(=1\) must hold a positive whole number"),
+        ("resnet", {"blocks": (0,)}, r"`blocks` \(=\(0,\)\) must hold a positive whole number"),
+        ("resnet", {"padding": "mirror"}, r"`padding` \(='mirror'\) mirrors a side, which turns vectors"),
+        ("resnet", {"padding": Grid((4, 4), 1.0, "slip")}, r"`padding` \(=Grid\(.*mirrors a side"),
+        (
+            "csresnet",
+            {"kernel": "complete", "kernel_options": {"radia": "orbit"}},
+            r"kernel 'complete' has no option 'radia': did you mean 'radial'\?; it has group, radial",
+        ),
+        ("csresnet", {"kernel_options": {"algebra": 1}}, "kernel 'implicit' has no option 'algebra'"),
+        ("csresnet", {"algebra": 1}, "model 'csresnet' has no option 'algebra'"),
         ("resnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
         ("resnet", {"norm": "batch"}, r"`norm` \(='batch'\) must be 'layer' or 'none'"),
         ("resnet", {"hidden_channels": 0}, r"`hidden_channels` \(=0\)"),

@@ -2,6 +2,7 @@ import inspect
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -335,3 +336,17 @@ def test_bad_input_of_a_step_is_refused():
     frames[1, 0, 1, 3, 3] = math.nan
     with pytest.raises(ValueError, match="`frames` holds NaN or infinite values in trajectory 1 of the batch"):
         solver.step(frames)
+
+
+@pytest.mark.parametrize("parameter", [{"buoyancy": (math.nan, 0.0)}, {"viscosity": math.nan}], ids=str)
+def test_parameters_that_are_not_finite_are_refused(parameter):
+    solver = create("smoke", resolution=8)
+    name = next(iter(parameter))
+    with pytest.raises(ValueError, match=rf"`{name}` \(=\[\[nan.*must be finite"):
+        solver.step(solver.observe(solver.initial([0])), parameter)
+
+
+def test_no_trajectories_at_all():
+    solver = create("smoke", resolution=np.int64(8))
+    assert solver.observe(solver.advance(solver.initial([]))).shape == (0, 1, 4, 8, 8)
+    assert solver.step(torch.zeros(0, 1, 4, 8, 8)).shape == (0, 1, 4, 8, 8)

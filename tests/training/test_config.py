@@ -36,6 +36,16 @@ def test_a_hydra_config_gives_the_same():
         ({"data": {"root": "d", "histroy": 2}}, r"`data.histroy` is no option .* Did you mean 'history'\?"),
         ({"optimiser": {}}, r"`optimiser` is no option .* Did you mean 'optimizer'\?"),
         ({"data": {"root": "d", "history": 0}}, r"`data.history` \(=0\) must be at least 1"),
+        ({"data": None}, r"`data` \(=None\) must be a mapping with keys of root, history"),
+        ({"optimizer": {"betas": 0.9}}, r"`optimizer.betas` \(=0.9\) must be 2 numbers from 0 to below 1"),
+        ({"optimizer": {"betas": [2, 3]}}, r"`optimizer.betas` \(=\[2, 3\]\) must be 2 numbers"),
+        ({"optimizer": {"betas": [0.9]}}, r"`optimizer.betas` \(=\[0.9\]\) must be 2 numbers"),
+        ({"optimizer": {"lr": "1e-3"}}, r"`optimizer.lr` \(='1e-3'\) must be a number"),
+        ({"trainer": {"steps": 2.5}}, r"`trainer.steps` \(=2.5\) must be a whole number"),
+        ({"trainer": {"steps": True}}, r"`trainer.steps` \(=True\) must be a whole number"),
+        ({"trainer": {"images": 1}}, r"`trainer.images` \(=1\) must be true or false"),
+        ({"data": {"root": 3}}, r"`data.root` \(=3\) must be a string"),
+        ({"model": {"options": [1]}}, r"`model.options` \(=\[1\]\) must be a mapping"),
         ({"trainer": {"steps": 0}}, r"`trainer.steps` \(=0\) must be at least 1"),
         ({"trainer": {"ema_decay": 1.0}}, r"`trainer.ema_decay` \(=1.0\) must be below 1"),
         ({"optimizer": {"lr": 0.0}}, r"`optimizer.lr` \(=0.0\) must be positive"),
@@ -50,3 +60,13 @@ def test_a_hydra_config_gives_the_same():
 def test_refusals(change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.from_dict(minimal(**change))
+
+
+def test_whole_numbers_do_for_floats_and_paths_for_strings(tmp_path):
+    config = TrainConfig.from_dict({"data": {"root": tmp_path}, "optimizer": {"lr": 1}})
+    assert (config.data.root, type(config.optimizer.lr)) == (str(tmp_path), float)
+
+
+def test_a_config_is_a_mapping():
+    with pytest.raises(ValueError, match=r"a training run \(=None\) must be a mapping with keys of data, model"):
+        TrainConfig.from_dict(None)

@@ -16,7 +16,7 @@ KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel, "complete": C
 
 
 def create_kernel(
-    name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int, **options: Any
+    name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int, /, **options: Any
 ) -> nn.Module:
     """A steerable kernel by name.
 
