@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
@@ -29,8 +30,8 @@ class SteerableKernel(nn.Module):
         basis, radius = self.basis, max(kernel_size // 2, 1)
         divisors = [algebra.dim * radius**degree for degree in basis.degrees]  # maps · divisors are whole numbers
         numerators = basis.maps * torch.tensor(divisors, dtype=torch.float64).view(-1, 1, 1, 1)
-        by_point = numerators.round().int().permute(3, 0, 1, 2).flatten(2).contiguous()
-        self.register_buffer("numerators", by_point, persistent=False)  # (points, maps, out blade · in blade)
+        by_point = rearrange(numerators.round().int(), "map out into point -> point map (out into)").contiguous()
+        self.register_buffer("numerators", by_point, persistent=False)
         self.register_buffer("divisors", torch.tensor(divisors), persistent=False)
         self.register_buffer("orbit", basis.orbit, persistent=False)
 
