@@ -7,12 +7,15 @@ A verb is a module of `cliffsteer.commands` with a function ``run(config)`` and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             sys.stdout.write(f"cliffsteer {__version__}\n")
         else:
-            _run(verb, arguments[1:])
+            with contextlib.ExitStack() as start:
+                start.enter_context(_leaving_at_once())
+                _run(verb, arguments[1:], start)
         sys.stdout.flush()
     except SystemExit as exit_:
         if isinstance(exit_.__context__, KeyboardInterrupt):
@@ -70,8 +75,8 @@ def usage() -> str:
     )
 
 
-def _run(verb: str, arguments: list[str]) -> None:
-    """Hand the rest of the command line to Hydra and the composed config to the verb."""
+def _run(verb: str, arguments: list[str], start: contextlib.ExitStack) -> None:
+    """Hand the rest of the command line to Hydra and the composed config to the verb; ``start`` ends before it runs."""
     from cliffsteer.commands.errors import UsageError, did_you_mean
 
     if verb not in VERBS:
@@ -81,31 +86,65 @@ def _run(verb: str, arguments: list[str]) -> None:
     import hydra
 
     from cliffsteer.commands.folders import name_swept_values
-    from cliffsteer.commands.schema import register
+    from cliffsteer.commands.schema import check, register
 
-    options = _parse(verb, arguments)
+    options, arguments = _parse(verb, arguments)
     if options.multirun:
-        arguments = name_swept_values(arguments, options.overrides)
+        arguments = [name_swept_values(options.overrides), *arguments]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: the line shown is ours
     register()
 
     def task(config: DictConfig) -> None:
         try:
-            importlib.import_module(f"cliffsteer.commands.{verb}").run(config)
+            check(verb, config)
+            module = importlib.import_module(f"cliffsteer.commands.{verb}")
+            start.close()  # nothing was written until now
+            module.run(config)
         except Exception as error:  # past Hydra, which would add lines of its own
             raise SystemExit(_fail(error, verb)) from None
 
     before = sys.argv
     sys.argv = [f"cliffsteer {verb}", *arguments]
     _set_up_logging()
+    threading.excepthook = _thread_failed
     try:
         hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(task)()
     finally:
         sys.argv = before
 
 
-def _parse(verb: str, arguments: list[str]) -> Namespace:
-    """The command line as Hydra will see it; a UsageError for an option it does not know (it would print its usage)."""
+@contextlib.contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Make Ctrl-C end the process without unwinding: modules that are half imported would print tracebacks."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or DEBUG in os.environ:
+        yield
+        return
+
+    from cliffsteer.commands.errors import describe
+
+    line, code = describe(KeyboardInterrupt())
+
+    def leave(*_: object) -> None:
+        os.write(2, f"cliffsteer: {line}\n".encode())
+        os._exit(code)
+
+    try:
+        signal.signal(signal.SIGINT, leave)
+    except ValueError:  # not the main thread, which alone is interrupted
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """The command line as Hydra will see it, and its words with the options last, as Hydra wants them.
+
+    Raises:
+        UsageError: an option that Hydra does not know; it would print its usage.
+    """
     from hydra._internal.utils import get_args_parser
 
     from cliffsteer.commands.errors import UsageError, did_you_mean
@@ -120,7 +159,17 @@ def _parse(verb: str, arguments: list[str]) -> Namespace:
         raise UsageError(f"`{unknown}` is no option{hint}")
 
     parser.error = refuse
-    return parser.parse_args(arguments)
+    overrides, options, words = [], [], list(arguments)
+    while words:
+        word = words.pop(0)
+        (options if word.startswith("-") else overrides).append(word)
+        known = parser._option_string_actions
+        action = known.get(word) or next((known[name] for name in known if name.startswith(word)), None)
+        if action is None or action.nargs == 0 or not words:
+            continue
+        if action.nargs != "?" or words[0] in (action.choices or ()):
+            options.append(words.pop(0))
+    return parser.parse_args([*overrides, *options]), [*overrides, *options]
 
 
 def _set_up_logging() -> None:
@@ -130,6 +179,13 @@ def _set_up_logging() -> None:
     logger = logging.getLogger("cliffsteer")
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """Leave a failed write of TensorBoard's thread to the main one, where it is raised again."""
+    ours = type(failure.thread).__module__.startswith("tensorboard.") and issubclass(failure.exc_type, OSError)
+    if not ours or os.environ.get(DEBUG) == "1":
+        threading.__excepthook__(failure)
 
 
 def _fail(error: BaseException, verb: str | None) -> int:

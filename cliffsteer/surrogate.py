@@ -15,7 +15,7 @@ from cliffsteer.grid import Grid
 from cliffsteer.models import create
 from cliffsteer.normalization import Normalization
 from cliffsteer.stepper import Parameters, check_frames
-from cliffsteer.storage import replacing_folder
+from cliffsteer.storage import replacing_folder, sha256
 
 FORMAT = "cliffsteer.surrogate"
 FORMAT_VERSION = 1
@@ -215,13 +215,15 @@ class Surrogate(nn.Module):
         if folder.exists() and not _is_ours(folder):
             raise ValueError(f"`folder` (={folder}) exists and holds no surrogate: give a new or an empty one.")
         config = self._config(training_config or self.training_config, metrics or self.metrics)
-        text = json.dumps(config, indent=2, allow_nan=False) + "\n"
+        json.dumps(config, allow_nan=False)  # what is no JSON is refused before anything is written
         weights = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in self.state_dict().items()}
         with replacing_folder(folder) as temporary:
             try:
                 save_file(weights, temporary / _WEIGHTS, metadata={"format": "pt"})
             except SafetensorError as error:
                 raise OSError(f"`{folder / _WEIGHTS}` could not be written: {error}.") from error
+            config["weights_sha256"] = sha256(temporary / _WEIGHTS)
+            text = json.dumps(config, indent=2, allow_nan=False) + "\n"
             (temporary / _CONFIG).write_text(text, encoding="utf-8")
         return folder
 
@@ -257,7 +259,7 @@ class Surrogate(nn.Module):
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"`{folder / _CONFIG}` is damaged: {type(error).__name__} {error}.") from error
         surrogate.training_config, surrogate.metrics = config.get("training_config"), config.get("metrics")
-        _load_weights(surrogate, folder / _WEIGHTS)
+        _load_weights(surrogate, folder / _WEIGHTS, config.get("weights_sha256"))
         return surrogate.to(device).eval().requires_grad_(False)
 
     def _config(self, training_config: Mapping[str, Any] | None, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -309,10 +311,12 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_weights(surrogate: Surrogate, path: Path) -> None:
+def _load_weights(surrogate: Surrogate, path: Path, checksum: str | None) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if checksum is not None and sha256(path) != checksum:
+        raise ValueError(f"`{path}` is damaged or cut short: it differs from its checksum in {_CONFIG}.")
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -9,7 +9,7 @@ from cliffsteer.datasets.manifest import Manifest, read_manifest, verify
 from cliffsteer.datasets.recipe import Recipe, trajectory_seed
 from cliffsteer.datasets.shard import Shard
 from cliffsteer.datasets.statistics import compute_statistics
-from cliffsteer.datasets.windows import TrajectoryDataset, WindowDataset
+from cliffsteer.datasets.windows import TrajectoryDataset, WindowDataset, check_shards
 from cliffsteer.datasets.writer import ShardWriter
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ShardWriter",
     "TrajectoryDataset",
     "WindowDataset",
+    "check_shards",
     "compute_statistics",
     "generate",
     "read_manifest",

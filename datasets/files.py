@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import re
@@ -18,6 +17,8 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+from cliffsteer.storage import sha256
 
 _TEMPORARY = re.compile(r"\..+\.[0-9]+-[0-9a-f]{8}\.tmp")
 
@@ -154,12 +155,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
         file.publish()
     finally:
         file.abort()
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -149,9 +149,11 @@ def _make_folder(root: Path) -> None:
 def _begin(root: Path, planned: Manifest) -> Manifest:
     """The manifest to work by: the one that is there if it is of the same recipe, else the planned one, written."""
     if not (root / FILE).is_file():
-        strangers = sorted(root.glob("*/*.hdf5"))
+        visible = [path for path in root.iterdir() if not path.name.startswith(".")]
+        strangers = [path.name for path in visible if path.name not in planned.shards]
+        strangers += [path.name for path in root.glob("*/*.hdf5")]
         if strangers:
-            raise ValueError(f"`out` (={root}) holds {strangers[0].name} but no {FILE}: give an empty folder.")
+            raise ValueError(f"`out` (={root}) holds {min(strangers)} but no {FILE}: give an empty folder.")
         manifest = planned
     else:
         manifest = read_manifest(root)

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from cliffsteer.datasets.files import uninterrupted
+
 Tick = Callable[[int], None]
 """Called by a task with the amount of work done since its last call; raises when the task is to stop."""
 
@@ -66,7 +68,8 @@ def _run_in_workers(function: Callable[[Any, Tick], None], tasks: Sequence[Any],
     counter, stop = context.Value("q", 0), context.Event()
     with ProcessPoolExecutor(workers, context, _begin_worker, (counter, stop)) as pool:
         try:
-            pending: set[Future] = {pool.submit(_run_in_worker, function, task) for task in tasks}
+            with _born_deaf():
+                pending: set[Future] = {pool.submit(_run_in_worker, function, task) for task in tasks}
             while pending:
                 finished, pending = wait(pending, _POLL, FIRST_COMPLETED)
                 show(counter.value)
@@ -81,6 +84,17 @@ def _run_in_workers(function: Callable[[Any, Tick], None], tasks: Sequence[Any],
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _born_deaf() -> Iterator[None]:
+    """Let Ctrl-C wait, and start processes that never hear it: half-imported ones would print tracebacks."""
+    with uninterrupted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

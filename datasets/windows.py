@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cliffsteer.datasets.files import sha256
 from cliffsteer.datasets.manifest import read_manifest
 from cliffsteer.datasets.shard import Shard
 from cliffsteer.fields import FieldSpec
@@ -164,6 +165,32 @@ class WindowDataset(Dataset):
             "future": frames[self.history :],
             "parameters": self._parameters[trajectory],
         }
+
+
+_sound: set[tuple[str, int, int]] = set()
+
+
+def check_shards(trajectories: TrajectoryDataset) -> None:
+    """Compare the shards of a split with their checksums, each once in a process: a damaged one must not be used.
+
+    Args:
+        trajectories: the split.
+
+    Raises:
+        ValueError: a shard whose bytes have changed since it was written.
+    """
+    for entry in trajectories.manifest.shards[trajectories.split]:
+        path = trajectories.root / entry.file
+        status = path.stat()
+        key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+        if key in _sound:
+            continue
+        if sha256(path) != entry.sha256:
+            raise ValueError(
+                f"{path} differs from its checksum in dataset.json, so it was altered or damaged: run the same"
+                " `cliffsteer generate` again, which makes it anew."
+            )
+        _sound.add(key)
 
 
 def _check_size(path: Path, size: int | None) -> None:

@@ -1,13 +1,16 @@
 """The command line: every verb on real, tiny data; every fault of a user ends in one line and exit code 2."""
 
+import html
 import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from cliffsteer.cli import VERBS, main
+from cliffsteer.cli import VERBS, _thread_failed, main
 from cliffsteer.commands.errors import describe
+from cliffsteer.storage import sha256
 
 GENERATE = ["generate", "solver.resolution=12", "n=6", "frames=8", "progress=false"]
 TINY = [
@@ -28,9 +32,9 @@ TINY = [
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def workdir(tmp_path_factory) -> Path:
     """A folder in which a newcomer generated, trained and evaluated once, by the commands of the README."""
-    folder = tmp_path_factory.mktemp("workplace")
+    folder = tmp_path_factory.mktemp("workdir")
     before = Path.cwd()
     os.chdir(folder)
     try:
@@ -43,9 +47,9 @@ def workplace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def here(workplace, tmp_path, monkeypatch) -> Path:
+def here(workdir, tmp_path, monkeypatch) -> Path:
     """A copy of it, and the current folder."""
-    shutil.copytree(workplace, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -91,9 +95,9 @@ def test_options_of_hydra_work_after_every_verb(verb, capsys, tmp_path, monkeypa
     assert not any(tmp_path.iterdir())
 
 
-def test_the_steps_of_the_readme_leave_data_and_runs_and_nothing_else(workplace):
-    assert {entry.name for entry in workplace.iterdir()} == {"data", "runs"}
-    run = workplace / "runs" / "smoke-csresnet"
+def test_the_steps_of_the_readme_leave_data_and_runs_and_nothing_else(workdir):
+    assert {entry.name for entry in workdir.iterdir()} == {"data", "runs"}
+    run = workdir / "runs" / "smoke-csresnet"
     assert {"config.yaml", "checkpoints", "surrogate", "tensorboard", "metrics.json"} <= {e.name for e in run.iterdir()}
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["dataset"]["trajectories"] == 1
@@ -139,11 +143,11 @@ def test_rollout_writes_frames_errors_and_an_animation(here, capsys, coupling):
 
 
 def test_a_rollout_may_go_beyond_the_stored_frames(here, capsys):
-    assert main(["rollout", "run=runs/smoke-csresnet", "steps=7", "out=rolled"]) == 0
-    assert "NRMSE after 4 steps" in capsys.readouterr().out
+    assert main(["rollout", "run=runs/smoke-csresnet", "steps=9", "out=rolled"]) == 0
+    assert "NRMSE after 7 steps" in capsys.readouterr().out
     with np.load(here / "rolled" / "rollout.npz") as frames:
-        assert len(frames["density"]) == 7
-        assert len(frames["truth_density"]) == 4
+        assert len(frames["density"]) == 9
+        assert len(frames["truth_density"]) == 7
 
 
 def test_report_shows_the_run_with_its_training(here, capsys):
@@ -151,7 +155,9 @@ def test_report_shows_the_run_with_its_training(here, capsys):
     page = (here / "page.html").read_text()
     assert "<title>My page</title>" in page
     assert "loss during training" in page
-    assert "cliffsteer train --config-dir runs/smoke-csresnet --config-name config" in page
+    assert (
+        "cliffsteer train --config-dir runs/smoke-csresnet --config-name config out=runs/smoke-csresnet-again" in page
+    )
     assert re.search(r"<td>smoke-csresnet</td><td>[\d,]+</td><td>\d+ s</td>", page)
 
 
@@ -200,6 +206,13 @@ def test_a_sweep_gives_every_job_its_folder(here, capsys):
         (["evaluate", "run=runs/none"], "`run` (=runs/none) does not exist"),
         (["evaluate", "run=data"], "`run` (=data) holds no surrogate"),
         (["report"], "`runs` is empty"),
+        (["evaluate", "run=runs/smoke-csresnet", "steps=-1"], "`steps` (=-1) must be at least 0"),
+        (["evaluate", "run=runs/smoke-csresnet", "batch_size=0"], "`batch_size` (=0) must be at least 1"),
+        (["generate", "splits={}", "out=new"], "`splits` is empty"),
+        (["generate", "out="], "`out` is empty"),
+        (["generate", "+a=1", "out=new"], "`a` is not a key of `cliffsteer generate`"),
+        (["generate", "out=runs/smoke-csresnet"], "`out` (=runs/smoke-csresnet) holds checkpoints but no dataset.json"),
+        (["train", "experiment=smoke", "out=data/smoke"], "`out` (=data/smoke) holds a dataset"),
         (["info", "show=[solver]"], "`show` (='solver') is no section: did you mean 'solvers'?"),
         (["rollout", "run=runs/smoke-csresnet", "coupling=alternat"], "did you mean 'alternate'?"),
         (["rollout", "run=runs/smoke-csresnet", "field=speed"], "No field 'speed'"),
@@ -210,11 +223,11 @@ def test_a_sweep_gives_every_job_its_folder(here, capsys):
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
-def test_faulty_command_lines_end_in_one_line(workplace, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(workplace)
-    before = sorted(workplace.rglob("*"))
+def test_faulty_command_lines_end_in_one_line(workdir, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(workdir)
+    before = sorted(workdir.rglob("*"))
     assert message in fault(capsys, *arguments)
-    assert sorted(workplace.rglob("*")) == before  # and leave nothing behind
+    assert sorted(workdir.rglob("*")) == before  # and leave nothing behind
 
 
 def test_a_truncated_shard(here, capsys):
@@ -238,8 +251,11 @@ def test_a_shard_of_another_spec(here, capsys):
 
 
 def test_nan_in_the_data(here, capsys):
-    with h5py.File(here / "data/smoke/train/shard_00000.hdf5", "r+") as file:
+    shard, manifest = here / "data/smoke/train/shard_00000.hdf5", here / "data/smoke/dataset.json"
+    before = sha256(shard)
+    with h5py.File(shard, "r+") as file:
         file["t0_fields/density"][1, 3, 2, 2] = float("nan")
+    manifest.write_text(manifest.read_text().replace(before, sha256(shard)))
     assert "NaN" in fault(capsys, "train", "experiment=smoke", "name=x", *TINY)
 
 
@@ -249,9 +265,83 @@ def test_a_checkpoint_of_another_version(here, capsys):
     assert "has format version 99" in fault(capsys, "evaluate", "run=runs/smoke-csresnet")
 
 
-def test_a_grid_smaller_than_the_kernel(here, capsys):
+def test_a_grid_smaller_than_the_kernel_is_refused_before_anything_is_written(here, capsys):
     line = fault(capsys, "train", "experiment=smoke", "name=x", *TINY, "model.options.kernel_size=27")
     assert "`kernel_size`" in line
+    assert not (here / "runs/x").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_flipped_byte_in_a_shard(here, capsys, verb):
+    shard = here / "data/smoke" / {"train": "valid", "evaluate": "test"}[verb] / "shard_00000.hdf5"
+    content = bytearray(shard.read_bytes())
+    content[-5] ^= 1
+    shard.write_bytes(content)
+    arguments = {"train": ["experiment=smoke", "name=x", *TINY], "evaluate": ["run=runs/smoke-csresnet"]}[verb]
+    assert "shard_00000.hdf5 differs from its checksum" in fault(capsys, verb, *arguments)
+    assert not (here / "runs/x").exists()
+
+
+def test_rollouts_of_an_evaluation_end_with_the_trajectories(here, capsys):
+    assert main(["evaluate", "run=runs/smoke-csresnet", "steps=70"]) == 0
+    assert "`steps` (=70)" in capsys.readouterr().err
+    assert json.loads((here / "runs/smoke-csresnet/metrics.json").read_text())["rollout"]["steps"] == 7
+
+
+def test_options_may_stand_between_overrides(workdir, capsys, monkeypatch):
+    monkeypatch.chdir(workdir)
+    assert main(["train", "trainer.steps=7", "--cfg", "job", "trainer.log_every=3", "--package", "trainer"]) == 0
+    out = capsys.readouterr().out
+    assert "steps: 7" in out
+    assert "log_every: 3" in out
+    assert "batch_size" not in out
+
+
+def test_the_config_is_there_from_the_start(here, capsys):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lightning.pytorch.Trainer.fit", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["train", "experiment=smoke", "name=x", *TINY]) == 130
+    assert "name: x" in (here / "runs/x/config.yaml").read_text()
+
+
+def test_the_commands_of_a_report_make_it_again(here, capsys):
+    assert main(["report", "runs=runs/smoke-csresnet", "out=page.html"]) == 0  # one run needs no brackets
+    block = html.unescape((here / "page.html").read_text())
+    lines = re.findall(r"cliffsteer (?:generate|train|evaluate|report) [^<\n]+", block)
+    assert [line.split()[1] for line in lines] == ["generate", "train", "evaluate", "report"]
+    files = ("data/smoke/dataset.json", "runs/smoke-csresnet/surrogate/model.safetensors")
+    before = [(here / file).read_bytes() for file in files]
+    shutil.rmtree(here / "data")
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
+    again = [(here / file.replace("csresnet/", "csresnet-again/")).read_bytes() for file in files]
+    assert again == before
+
+
+def test_an_interrupt_at_any_moment_of_the_start_is_one_line(here):
+    for seconds in (0.3, 0.8, 2.0):
+        with shell("train", "experiment=smoke", "name=x", *TINY, "trainer.steps=100000", cwd=here) as process:
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 130, (seconds, err)
+        assert "Traceback" not in err, (seconds, err)
+        assert len(err.splitlines()) == 1, (seconds, err)
+
+
+def test_an_interrupt_while_workers_start_is_one_line(here):
+    for seconds in (0.1, 1.0):
+        out = here / f"data/more{seconds}"
+        arguments = [*GENERATE, "solver.resolution=64", "n=40", "frames=200", "workers=2", f"out={out}"]
+        with shell(*arguments, cwd=here, start_new_session=True) as process:
+            while not (out / "dataset.json").exists() and process.poll() is None:
+                time.sleep(0.01)
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+            _, err = process.communicate(timeout=100)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert err.splitlines()[-1].startswith("cliffsteer: Interrupted.")
 
 
 @pytest.mark.parametrize("arguments", [[*GENERATE, "out=data/more"], ["train", "experiment=smoke", "name=x", *TINY]])
@@ -265,6 +355,22 @@ def test_no_disk_space(here, arguments):
     assert "Traceback" not in err
     assert main(["verify", "root=data/smoke"]) == 0
     assert not list(here.rglob("*.tmp"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_thread_of_tensorboard_that_cannot_write_leaves_the_message_to_us(monkeypatch, capsys):
+    from tensorboard.summary.writer.event_file_writer import _AsyncWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    monkeypatch.setattr(threading, "excepthook", _thread_failed)
+    with open("/dev/full", "wb", buffering=0) as full:
+        writer = _AsyncWriter(RecordWriter(full))
+        writer._byte_queue.put(b"event")
+        writer._worker.join(20)
+        with pytest.raises(OSError, match="No space left") as caught:
+            writer.flush()
+    assert capsys.readouterr().err == ""
+    assert describe(caught.value)[0].startswith("No space left on the disk")
 
 
 def test_an_interrupt_ends_in_one_line_and_the_run_goes_on_afterwards(here, capsys):
@@ -286,15 +392,15 @@ def test_an_interrupt_ends_in_one_line_and_the_run_goes_on_afterwards(here, caps
     assert torch.load(checkpoint, weights_only=True)["global_step"] == done + 2
 
 
-def test_debugging_shows_the_traceback(workplace, monkeypatch, capsys):
-    monkeypatch.chdir(workplace)
+def test_debugging_shows_the_traceback(workdir, monkeypatch, capsys):
+    monkeypatch.chdir(workdir)
     monkeypatch.setenv("CLIFFSTEER_DEBUG", "1")
     assert main(["evaluate", "run=runs/none"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_reader_that_goes_away_is_no_fault(workplace):
-    with shell("info", cwd=workplace) as process:
+def test_a_reader_that_goes_away_is_no_fault(workdir):
+    with shell("info", cwd=workdir) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=60) == 0
@@ -304,6 +410,8 @@ def test_a_reader_that_goes_away_is_no_fault(workplace):
     ("error", "line", "code"),
     [
         (OSError(28, "No space left on device", "a/b"), "No space left on the disk while writing a/b", 2),
+        (OSError(28, "No space left on device", "a/.b.7.tmp"), "No space left on the disk while writing a:", 2),
+        (OSError(28, "No space left on device", "x", None, "a/b"), "No space left on the disk while writing a/b:", 2),
         (FileNotFoundError(2, "No such file or directory", "a/b"), "a/b does not exist.", 2),
         (PermissionError(13, "Permission denied", "a/b"), "a/b: Permission denied.", 2),
         (RuntimeError("`x` has one axis too many."), "`x` has one axis too many.", 2),

@@ -60,6 +60,22 @@ def test_importing_loads_nothing_heavy_beside_torch(module, tmp_path):
     assert not loaded & HEAVY
 
 
+@pytest.mark.parametrize("module", ["cliffsteer", "cliffsteer.cli"])
+def test_the_command_line_starts_without_torch(module, tmp_path):
+    result = run_python(f"import sys, {module}; print('torch' in sys.modules, 'numpy' in sys.modules)", tmp_path)
+    assert result.stdout.split() == ["False", "False"], result.stderr
+
+
+def test_every_public_name_is_there_and_loads_nothing_heavy(tmp_path):
+    code = (
+        "import sys, torch; before = set(sys.modules); import cliffsteer;"
+        "[getattr(cliffsteer, name) for name in cliffsteer.__all__]; print(*(set(sys.modules) - before))"
+    )
+    result = run_python(code, tmp_path)
+    assert not result.returncode, result.stderr
+    assert not {name.partition(".")[0] for name in result.stdout.split()} & HEAVY
+
+
 def test_every_dependency_is_pinned_within_its_range():
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     pins = {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}

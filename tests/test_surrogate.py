@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import pytest
@@ -331,6 +332,23 @@ def test_weights_of_another_model(saved, option):
     edit(saved[1], model={**MODELS["csresnet"], **option})
     with pytest.raises(ValueError, match=r"does not fit the model in config.json: \d+ weight\(s\) differ"):
         Surrogate.from_pretrained(saved[1])
+
+
+def test_a_flipped_byte_in_the_weights(saved):
+    _, folder = saved
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model.safetensors` is damaged or cut short: it differs from its checksum"):
+        Surrogate.from_pretrained(folder)
+
+
+def test_the_files_are_readable_by_others_as_the_umask_says(saved):
+    _, folder = saved
+    mask = os.umask(0)
+    os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o666 & ~mask}
 
 
 def test_an_unknown_model(saved):

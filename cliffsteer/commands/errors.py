@@ -6,6 +6,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 USAGE, BUG, INTERRUPTED = 2, 1, 130
 _DISK_FULL = ("no space left", "file too large", "os error 28", "os error 27", "pytorchstreamwriter failed writing")
@@ -41,8 +42,11 @@ def describe(error: BaseException, verb: str | None = None) -> tuple[str, int]:
     if isinstance(error, RuntimeError) and str(error).startswith("`"):
         return _one_line(error), USAGE  # ours too: torch._check raises RuntimeErrors
     if any(part in text for text in texts for part in _DISK_FULL):
-        where = next((str(e.filename) for e in chain if isinstance(e, OSError) and e.filename), "")
-        place = f" while writing {where}" if where else ""
+        names = (e.filename2 or e.filename for e in chain if isinstance(e, OSError))
+        where = Path(next((str(name) for name in names if name), ""))
+        if where.name.startswith(".") and where.suffix == ".tmp":
+            where = where.parent  # the file of that name is gone already
+        place = f" while writing {where}" if where.name else ""
         return (
             f"No space left on the disk{place}: free some or write elsewhere (`out=...`); what is written stays.",
             USAGE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,16 +10,34 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.datasets import check_shards
 from cliffsteer.evaluation import evaluate, write_metrics
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Write metrics.json into the run folder and a table to stdout."""
+    """Write metrics.json into the run folder and a table to stdout.
+
+    Rollouts end where the trajectories do.
+
+    Raises:
+        UsageError: a number out of its range.
+    """
+    for name, least in (("steps", 0), ("batch_size", 1), ("stride", 1)):
+        if config[name] < least:
+            raise UsageError(f"`{name}` (={config[name]}) must be at least {least}.")
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)
+    check_shards(trajectories)
+    longest = trajectories.n_frames - (surrogate.history if config.history is None else config.history)
+    steps = max(0, min(config.steps, longest))
+    if steps < config.steps:
+        logger.info("`steps` (=%d) is more than the trajectories have left: %d are rolled out.", config.steps, steps)
     metrics = evaluate(
-        surrogate, trajectories, config.history, config.steps, batch_size=config.batch_size, stride=config.stride
+        surrogate, trajectories, config.history, steps, batch_size=config.batch_size, stride=config.stride
     )
     path = write_metrics(metrics, Path(config.run) / "metrics.json")
     data = metrics["dataset"]

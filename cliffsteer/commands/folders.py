@@ -21,15 +21,21 @@ def output_folder(config: DictConfig) -> Path:
     return Path(f"{config.out}-{suffix}" if suffix else config.out)
 
 
-def name_swept_values(arguments: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Arguments of a sweep by which the jobs' folders are named after the keys that are swept, and no others.
+def given_overrides() -> list[str]:
+    """The overrides of this job as they were typed; Hydra merges an empty mapping away."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def name_swept_values(overrides: Sequence[str]) -> str:
+    """The override by which the folders of a sweep's jobs are named after the keys that are swept, and no others.
 
     Args:
-        arguments: the command line after the verb.
-        overrides: the overrides in it.
+        overrides: those of the command line.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     fixed = [override.key_or_group for override in parsed if not override.is_sweep_override()]
-    return [*arguments, f"hydra.job.config.override_dirname.exclude_keys={json.dumps(fixed)}"]
+    return f"hydra.job.config.override_dirname.exclude_keys={json.dumps(fixed)}"

@@ -6,14 +6,21 @@ import logging
 
 from omegaconf import DictConfig, OmegaConf
 
-from cliffsteer.commands.folders import output_folder
+from cliffsteer.commands.errors import UsageError
+from cliffsteer.commands.folders import given_overrides, output_folder
 from cliffsteer.datasets import Recipe, generate
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Generate the dataset, or what is missing of it."""
+    """Generate the dataset, or what is missing of it.
+
+    Raises:
+        UsageError: no splits.
+    """
+    if "splits={}" in (override.replace(" ", "") for override in given_overrides()):
+        raise UsageError("`splits` is empty: give at least one, e.g. splits={train:48,valid:8,test:8}.")
     root = output_folder(config)
     generate(recipe(config), root, workers=config.workers, progress=config.progress)
     logger.info("The dataset is in %s; `cliffsteer verify root=%s` checks it.", root, root)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import open_split, read_entry
-from cliffsteer.report import write_report
+from cliffsteer.datasets import Recipe, TrajectoryDataset
+from cliffsteer.report import Entry, write_report
 
 logger = logging.getLogger(__name__)
 
@@ -19,11 +24,48 @@ def run(config: DictConfig) -> None:
     Raises:
         UsageError: no runs.
     """
-    if not config.runs:
+    folders = [config.runs] if isinstance(config.runs, str) else list(config.runs or ())
+    if not folders:
         raise UsageError("`runs` is empty: give evaluated runs as `cliffsteer report runs=[runs/a,runs/b]`.")
-    entries = [read_entry(folder) for folder in config.runs]
+    entries = [read_entry(str(folder)) for folder in folders]
     trajectories = open_split(entries[0].surrogate, config.root, entries[0].metrics["dataset"]["split"])
-    commands = [f"cliffsteer train --config-dir {folder} --config-name config" for folder in config.runs]
-    commands += [f"cliffsteer evaluate run={folder}" for folder in config.runs]
+    commands = again([str(folder) for folder in folders], entries, trajectories)
     path = write_report(entries, trajectories, config.out, config.title, commands=commands)
     logger.info("The report is in %s.", path)
+
+
+def again(folders: Sequence[str], entries: Sequence[Entry], trajectories: TrajectoryDataset) -> list[str]:
+    """Command lines that make dataset, runs and report again; the runs in new folders beside the old ones.
+
+    Args:
+        folders: of the runs.
+        entries: the runs.
+        trajectories: what they were evaluated on.
+    """
+    lines = [["generate", *recipe_overrides(trajectories.manifest.recipe), f"out={trajectories.root}"]]
+    news = [f"{folder.rstrip('/')}-again" for folder in folders]
+    for old, new in zip(folders, news, strict=True):
+        lines.append(["train", "--config-dir", old, "--config-name", "config", f"out={new}"])
+    for new, entry in zip(news, entries, strict=True):
+        data, steps = entry.metrics["dataset"], entry.metrics.get("rollout", {}).get("steps", 0)
+        numbers = [f"split={data['split']}", f"history={data['history']}", f"steps={steps}"]
+        lines.append(["evaluate", f"run={new}", f"root={trajectories.root}", *numbers])
+    lines.append(["report", f"runs=[{','.join(news)}]", f"root={trajectories.root}"])
+    return [shlex.join(["cliffsteer", *line]) for line in lines]
+
+
+def recipe_overrides(recipe: Recipe) -> list[str]:
+    """Overrides of ``cliffsteer generate`` that give a recipe, whatever the defaults are."""
+    numbers = [f"{name}={getattr(recipe, name)}" for name in ("frames", "every", "skip", "batch", "seed")]
+    options = [f"++solver.{name}={_written(value)}" for name, value in recipe.options.items()]
+    splits = [f"++splits.{name}={count}" for name, count in recipe.splits.items()]
+    return ["~recipe", f"solver={recipe.solver}", *options, *splits, *numbers]
+
+
+def _written(value: Any) -> str:
+    """A JSON value in the grammar of Hydra's overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return json.dumps(value)

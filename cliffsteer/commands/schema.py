@@ -5,10 +5,14 @@ A key that no dataclass has, or a value of another type, is refused before anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
+from cliffsteer.commands.errors import UsageError, did_you_mean
 from cliffsteer.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 MISSING = "???"
 
@@ -123,13 +127,13 @@ class Report:
     """``cliffsteer report``.
 
     Args:
-        runs: folders of evaluated runs, e.g. runs=[runs/a,runs/b].
+        runs: folders of evaluated runs, e.g. runs=[runs/a,runs/b], or one folder.
         root: folder of the dataset; that of the first run's training by default.
         title: heading.
         out: the page.
     """
 
-    runs: list[str] = field(default_factory=list)
+    runs: Any = field(default_factory=list)
     root: str | None = None
     title: str = "cliffsteer report"
     out: str = MISSING
@@ -200,6 +204,21 @@ SCHEMAS = {
     "verify": Verify,
     "demo": Demo,
 }
+
+
+def check(verb: str, config: DictConfig) -> None:
+    """Refuse what Hydra lets through.
+
+    Raises:
+        UsageError: a key that was added with `+` and that the verb does not read, or an empty `out`.
+    """
+    known = [f.name for f in fields(SCHEMAS[verb])]
+    for key in map(str, config):
+        if key not in known:
+            hint = did_you_mean(key, known) or ";"
+            raise UsageError(f"`{key}` is not a key of `cliffsteer {verb}`{hint} its keys: {', '.join(known)}.")
+    if "out" in config and not config.out.strip():
+        raise UsageError("`out` is empty: say where to write.")
 
 
 def register() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
+from cliffsteer.datasets import TrajectoryDataset, check_shards
 from cliffsteer.storage import replacing_file
 from cliffsteer.training import TrainConfig, train
 
@@ -16,14 +19,25 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Train, or go on from the last checkpoint, and keep the config in the run folder."""
+    """Keep the config in the run folder, and train, or go on from the last checkpoint.
+
+    Raises:
+        UsageError: the folder holds a dataset.
+    """
     values = OmegaConf.to_container(config, resolve=True)
     settings = TrainConfig.from_dict(
         {key: value for key, value in values.items() if key not in ("name", "out", "resume")}
     )
-    out = train(settings, output_folder(config), config.resume)
-    if os.environ.get("RANK", "0") == "0":
-        _keep(values | {"out": str(out)}, out)
+    out = output_folder(config)
+    if (out / "dataset.json").is_file():
+        raise UsageError(f"`out` (={out}) holds a dataset: give another folder for the run.")
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        for split in ("train", "valid"):
+            check_shards(TrajectoryDataset(settings.data.root, split))
+    keep = functools.partial(_keep, values | {"out": str(out)}, out) if first else None
+    train(settings, out, config.resume, keep)
+    if first:
         logger.info("The run is in %s; next: `cliffsteer evaluate run=%s`.", out, out)
 
 

@@ -7,7 +7,7 @@ import logging
 import pickle
 import signal
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.callbacks import Checkpoints, Examples, ProgressBar
 from cliffsteer.training.config import TrainConfig
 from cliffsteer.training.data import WindowData
-from cliffsteer.training.module import DivergenceError, SurrogateModule, system
+from cliffsteer.training.module import CHECKPOINT_VERSION, DivergenceError, SurrogateModule, system
 
 MAY_CHANGE = {"data.root", "data.workers"} | {
     f"trainer.{name}"
@@ -36,7 +36,12 @@ MAY_CHANGE = {"data.root", "data.workers"} | {
 logger = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig | Mapping[str, Any], out: str | Path, resume: bool = True) -> Path:
+def train(
+    config: TrainConfig | Mapping[str, Any],
+    out: str | Path,
+    resume: bool = True,
+    on_start: Callable[[], None] | None = None,
+) -> Path:
     """Train a surrogate.
 
     The same config gives the same weights, also when the training was killed and called again: initial weights and the
@@ -47,6 +52,7 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, resume: bool
         out: folder of the run. Written: `checkpoints/last.ckpt`, `checkpoints/best.ckpt`, `tensorboard/`, and at the
             end `surrogate/` with the averaged weights.
         resume: go on from `checkpoints/last.ckpt` when there is one; False refuses a folder that holds a run.
+        on_start: called when all is checked, before anything is written; not for a run that is trained already.
 
     Returns:
         The folder of the run.
@@ -68,8 +74,10 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, resume: bool
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.trainer.seed)
-        module, data, callbacks = _assemble(config, last.parent, before)
+        module, data, callbacks = _assemble(config, last, before)
         trainer = _trainer(config, out, done, callbacks)
+        if on_start is not None:
+            on_start()
         _fit(trainer, module, data, last if done else None)
         if config.trainer.steps % config.trainer.validate_every or "valid/loss" not in trainer.callback_metrics:
             trainer.validate(module, datamodule=data, verbose=False)
@@ -83,12 +91,13 @@ def train(config: TrainConfig | Mapping[str, Any], out: str | Path, resume: bool
 
 
 def _assemble(
-    config: TrainConfig, checkpoints: Path, before: Mapping[str, Any] | None
+    config: TrainConfig, last: Path, before: Mapping[str, Any] | None
 ) -> tuple[SurrogateModule, WindowData, list[Any]]:
     """Network, data and callbacks of a run; statistics of the data are computed unless a checkpoint holds them.
 
     Raises:
-        ValueError: the data are of another system than those of the checkpoint, or do not fit the config.
+        ValueError: the data are of another system than those of the checkpoint, or do not fit the config, or the
+            weights of the checkpoint do not fit the network.
     """
     data, settings = config.data, config.trainer
     trajectories = TrajectoryDataset(data.root, "train")
@@ -114,18 +123,49 @@ def _assemble(
         normalization,
         config.prediction,
     )
+    _try_out(surrogate)
+    module = SurrogateModule(surrogate, config)
+    if before is not None:
+        _check_weights(module, before["state_dict"], last)
     rollouts = None
     if settings.rollout_steps and settings.rollout_trajectories:
         steps = min(settings.rollout_steps, held_out.n_frames - data.history)
         starts = WindowDataset(held_out, data.history, steps, stride=held_out.n_frames)
         rollouts = Subset(starts, range(min(settings.rollout_trajectories, len(starts))))
     callbacks = [
-        Checkpoints(checkpoints, settings.checkpoint_every, settings.validate_every),
+        Checkpoints(last.parent, settings.checkpoint_every, settings.validate_every),
         Examples(valid[len(valid) // 2], rollouts, settings.images),
     ]
     if settings.progress:
         callbacks.append(ProgressBar())
-    return SurrogateModule(surrogate, config), WindowData(windows, valid, data, settings.seed), callbacks
+    return module, WindowData(windows, valid, data, settings.seed), callbacks
+
+
+def _try_out(surrogate: Surrogate) -> None:
+    """Predict from one history of zeros, so that a network that does not fit its grid is refused before it trains."""
+    frames = torch.zeros(1, surrogate.history, surrogate.spec.n_blades, *surrogate.grid.shape)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        try:
+            surrogate.eval()(frames, torch.zeros(1, surrogate.spec.n_parameter_blades))
+        except RuntimeError as error:
+            if any(word in str(error).lower() for word in ("memory", "compil")):
+                raise
+            text = str(error).partition("\n")[0].rstrip(".")
+            raise ValueError(f"`model` does not fit the data: {text}.") from error
+    surrogate.train()
+
+
+def _check_weights(module: SurrogateModule, weights: Mapping[str, torch.Tensor], last: Path) -> None:
+    """Raise a ValueError when a checkpoint's weights differ from the module's in name or shape."""
+    expected = module.state_dict()
+    wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
+        name for name, value in weights.items() if value.shape != expected[name].shape
+    )
+    if wrong:
+        raise ValueError(
+            f"`{last}` does not fit the network: {len(wrong)} weight(s) differ in name or shape, the first is"
+            f" {wrong[0]!r}; remove it to start again, or give another folder."
+        )
 
 
 def _fit(trainer: Trainer, module: SurrogateModule, data: WindowData, checkpoint: Path | None) -> None:
@@ -186,12 +226,20 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
         raise ValueError(f"`out` (={last.parents[1]}) holds a run already: resume it, or give another folder.")
     try:
         checkpoint = torch.load(last, map_location="cpu", weights_only=True, mmap=True)
-        settings = {key: checkpoint[key] for key in ("global_step", "train_config", "normalization", "system")}
-    except (RuntimeError, OSError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        version = checkpoint.get("format_version")
+        if version == CHECKPOINT_VERSION:
+            checkpoint["optimizer_states"], checkpoint["lr_schedulers"], checkpoint["loops"]  # Lightning needs them
+            settings = {key: checkpoint[key] for key in _TAKEN_UP}
+    except (RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"`{last}` is damaged or no checkpoint of a training: remove it to start again"
             f" ({last.with_name('best.ckpt').name} beside it holds the best weights, if it is there)."
         ) from error
+    if version != CHECKPOINT_VERSION:
+        raise ValueError(
+            f"`{last}` has format version {version}, this cliffsteer goes on from version {CHECKPOINT_VERSION}: use the"
+            " cliffsteer that wrote it, or give another folder to start again."
+        )
     before, now = _flat(settings["train_config"]), _flat(config.to_dict())
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and name not in MAY_CHANGE:
@@ -200,6 +248,9 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
                 f" {now.get(name)}: give another folder, or go on with the same value."
             )
     return settings
+
+
+_TAKEN_UP = ("global_step", "train_config", "normalization", "system", "state_dict")
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.config import TrainConfig
 from cliffsteer.training.optimizers import create_optimizer, learning_rate_factor
 
+CHECKPOINT_VERSION = 1
+"""Of what a checkpoint holds; it grows when a checkpoint of before can no longer be taken up."""
+
 
 class DivergenceError(ValueError):
     """Training reached a loss or a gradient that is not a number."""
@@ -122,6 +125,7 @@ class SurrogateModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the run's config, and what its data were, in the checkpoint."""
+        checkpoint["format_version"] = CHECKPOINT_VERSION
         checkpoint["train_config"] = self.config.to_dict()
         checkpoint["normalization"] = self.surrogate.normalization.to_dict()
         checkpoint["system"] = system(self.surrogate)

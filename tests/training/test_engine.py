@@ -299,6 +299,40 @@ def test_a_damaged_checkpoint(small, tmp_path, keep):
         train(small(), run)
 
 
+def edit(last, change):
+    checkpoint = torch.load(last, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, last)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(format_version=99), r"last.ckpt` has format version 99, this cliffsteer goes on from"),
+        (lambda c: c.pop("format_version"), r"last.ckpt` has format version None"),
+        (lambda c: c["state_dict"].popitem(), r"last.ckpt` does not fit the network: 1 weight"),
+        (
+            lambda c: c["state_dict"].update({k: v[..., None] for k, v in list(c["state_dict"].items())[:2]}),
+            r"last.ckpt` does not fit the network: 2 weight",
+        ),
+        (lambda c: c.pop("optimizer_states"), r"last.ckpt` is damaged or no checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_taken_up(small, tmp_path, change, message):
+    run = train(small(steps=1), tmp_path / "run")
+    edit(run / "checkpoints" / "last.ckpt", change)
+    with pytest.raises(ValueError, match=message):
+        train(small(), run)
+
+
+def test_a_network_that_does_not_fit_the_grid_is_refused_before_it_trains(small, tmp_path):
+    config = small()
+    config.model.name, config.model.options["kernel_size"] = "csresnet", 33
+    with pytest.raises(ValueError, match=r"`model` does not fit the data: the grid \(16, 16\) is smaller"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_diverging_training_stops_and_keeps_the_last_good_checkpoint(small, tmp_path):
     config = small(lr=1e20, gradient_clip=0.0, checkpoint_every=1, warmup_steps=0, steps=50, validate_every=50)
     config.optimizer.name = "sgd"
