@@ -103,14 +103,14 @@ def _run(verb: str, arguments: list[str], start: contextlib.ExitStack) -> None:
         except Exception as error:  # past Hydra, which would add lines of its own
             raise SystemExit(_fail(error, verb)) from None
 
-    before = sys.argv
+    before, hook = sys.argv, threading.excepthook
     sys.argv = [f"cliffsteer {verb}", *arguments]
-    _set_up_logging()
     threading.excepthook = _thread_failed
     try:
-        hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(task)()
+        with _plain_messages():
+            hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(task)()
     finally:
-        sys.argv = before
+        sys.argv, threading.excepthook = before, hook
 
 
 @contextlib.contextmanager
@@ -172,13 +172,19 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
     return parser.parse_args([*overrides, *options]), [*overrides, *options]
 
 
-def _set_up_logging() -> None:
-    """Our messages go to stderr, one plain line each."""
+@contextlib.contextmanager
+def _plain_messages() -> Iterator[None]:
+    """Our messages go to stderr, one plain line each, while a verb runs."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("cliffsteer")
+    before = logger.handlers, logger.propagate, logger.level
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate, logger.level = before
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
