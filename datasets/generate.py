@@ -77,7 +77,12 @@ def generate(recipe: Recipe, out: str | Path, workers: int = 1, progress: bool =
         done = sum(steps.values()) - sum(steps[entry] for entry in missing)
         with _progress_bar(progress and bool(missing), recipe.solver, done, sum(steps.values())) as show:
             tasks = [(root, manifest, entry, type(solver).__module__) for entry in missing]
-            run_tasks(make_shard, tasks, workers, lambda count: show(done + count))
+            try:
+                run_tasks(make_shard, tasks, workers, lambda count: show(done + count))
+            except BaseException:  # Ctrl-C can fall between the making of a file and the care for it
+                for split in manifest.shards:
+                    remove_temporaries(root / split)
+                raise
         _finish(root, manifest, entries)
     return root
 
