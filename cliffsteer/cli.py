@@ -77,11 +77,12 @@ def usage() -> str:
 
 def _run(verb: str, arguments: list[str], start: contextlib.ExitStack) -> None:
     """Hand the rest of the command line to Hydra and the composed config to the verb; ``start`` ends before it runs."""
-    from cliffsteer.commands.errors import UsageError, did_you_mean
+    from cliffsteer.commands.errors import UsageError
+    from cliffsteer.suggestions import suggestion
 
     if verb not in VERBS:
         raise UsageError(
-            f"`{verb}` is no verb of cliffsteer{did_you_mean(verb, VERBS) or ';'} verbs: {', '.join(VERBS)}."
+            f"`{verb}` is no verb of cliffsteer{suggestion(verb, VERBS) or ';'} verbs: {', '.join(VERBS)}."
         )
     import hydra
 
@@ -147,7 +148,8 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
     """
     from hydra._internal.utils import get_args_parser
 
-    from cliffsteer.commands.errors import UsageError, did_you_mean
+    from cliffsteer.commands.errors import UsageError
+    from cliffsteer.suggestions import suggestion
 
     parser = get_args_parser()
 
@@ -155,7 +157,7 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
         unknown = message.removeprefix("unrecognized arguments: ")
         if unknown == message:
             raise UsageError(f"{message}.")
-        hint = did_you_mean(unknown, parser._option_string_actions) or f"; `cliffsteer {verb} --help` lists them."
+        hint = suggestion(unknown, parser._option_string_actions) or f"; `cliffsteer {verb} --help` lists them."
         raise UsageError(f"`{unknown}` is no option{hint}")
 
     parser.error = refuse

@@ -10,8 +10,12 @@ from typing import Any
 
 def suggestion(word: str, choices: Iterable[str]) -> str:
     """The end of a sentence, ``: did you mean 'x'?`` with the closest choice; empty when none is close."""
-    close = get_close_matches(str(word), list(choices), 1)
-    return f": did you mean {close[0]!r}?" if close else ""
+    return "".join(f": did you mean {match!r}?" for match in get_close_matches(str(word), list(choices), 1))
+
+
+def question(word: str, choices: Iterable[str]) -> str:
+    """A sentence of its own, `` Did you mean 'x'?`` with the closest choice; empty when none is close."""
+    return "".join(f" Did you mean {match!r}?" for match in get_close_matches(str(word), list(choices), 1))
 
 
 def check_options(what: str, function: Callable[..., Any], n_fixed: int, options: Iterable[str]) -> None:

@@ -5,7 +5,6 @@ Built-in solvers are imported when first asked for, so importing ``cliffsteer.so
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cliffsteer.solvers.base import Solver
+from cliffsteer.suggestions import question
 
 GROUP = "cliffsteer.solvers"
 _BUILT_IN = {"smoke": "cliffsteer.solvers.smoke", "smoke_phiflow": "cliffsteer.solvers.smoke_phiflow"}
@@ -75,14 +75,14 @@ def create(name: str, **options: Any) -> Solver:
         (32, 32)
     """
     if name not in _names():
-        raise ValueError(f"`solver` (={name!r}) is unknown: choose from {_listed(_names())}.{_hint(name, _names())}")
+        raise ValueError(f"`solver` (={name!r}) is unknown: choose from {_listed(_names())}.{question(name, _names())}")
     cls = _find(name)
     known = _options(cls)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
             f"`{unknown[0]}` is no option of solver {name!r}: its options are {', '.join(known) or 'none'}."
-            f"{_hint(unknown[0], known)}"
+            f"{question(unknown[0], known)}"
         )
     missing = [name for name, p in known.items() if p.default is p.empty and name not in options]
     if missing:
@@ -130,8 +130,3 @@ def _first_line(cls: type[Solver]) -> str:
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), 1, 0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""

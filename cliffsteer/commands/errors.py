@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from cliffsteer.suggestions import suggestion
 
 USAGE, BUG, INTERRUPTED = 2, 1, 130
 _DISK_FULL = ("no space left", "file too large", "os error 28", "os error 27", "pytorchstreamwriter failed writing")
@@ -15,12 +17,6 @@ _MEMORY = ("out of memory", "can't allocate memory")
 
 class UsageError(ValueError):
     """A command line that cannot be carried out; its text is the sentence shown."""
-
-
-def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """The words ": did you mean 'smoke'?" when one of the choices is close, else none."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f": did you mean {close[0]!r}?" if close else ""
 
 
 def describe(error: BaseException, verb: str | None = None) -> tuple[str, int]:
@@ -89,13 +85,13 @@ def _describe_hydra(error: BaseException, verb: str | None) -> str:
     if match := re.search(r"Could not find '(\w[\w/]*)/([^'/]+)'", text):
         group, option = match.groups()
         options = _options(text)
-        return f"`{group}` (={option!r}) is unknown{did_you_mean(option, options)}; available: {', '.join(options)}."
+        return f"`{group}` (={option!r}) is unknown{suggestion(option, options)}; available: {', '.join(options)}."
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = _keys(verb)
         known = [other for other in known if not key.startswith(f"{other}.")]
         leaves = {other.rpartition(".")[2]: other for other in known}
-        hint = did_you_mean(key, known)
+        hint = suggestion(key, known)
         if not hint and (close := difflib.get_close_matches(key, leaves, n=1)):
             hint = f": did you mean {leaves[close[0]]!r}?"
         return f"`{key}` is not a key of `cliffsteer {verb}`{hint or ';'} `cliffsteer {verb} --cfg job` lists the keys."

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from cliffsteer.commands.errors import UsageError, did_you_mean
+from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.listing import options
+from cliffsteer.suggestions import suggestion
 
 
 def run(config: DictConfig) -> None:
@@ -27,7 +28,7 @@ def run(config: DictConfig) -> None:
     }
     for name in config.show:
         if name not in sections:
-            raise UsageError(f"`show` (={name!r}) is no section{did_you_mean(name, sections)}; {', '.join(sections)}.")
+            raise UsageError(f"`show` (={name!r}) is no section{suggestion(name, sections)}; {', '.join(sections)}.")
     for name in config.show:
         lines = sections[name]()
         width = max(map(len, lines), default=0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cliffsteer import plotting
 from cliffsteer.baselines import Persistence
-from cliffsteer.commands.errors import UsageError, did_you_mean
+from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import load_surrogate, open_split, solver_of
 from cliffsteer.datasets import TrajectoryDataset
@@ -23,6 +23,7 @@ from cliffsteer.hybrid import Alternate
 from cliffsteer.metrics import FieldErrors
 from cliffsteer.stepper import Stepper, rollout
 from cliffsteer.storage import replacing_file
+from cliffsteer.suggestions import suggestion
 from cliffsteer.surrogate import Surrogate
 
 COUPLINGS: dict[str, Callable[[Surrogate, TrajectoryDataset, DictConfig], Stepper]] = {
@@ -41,7 +42,7 @@ def run(config: DictConfig) -> None:
         ValueError: an unknown coupling, or a start from which the trajectory has no frame left to compare with.
     """
     if config.coupling not in COUPLINGS:
-        hint = did_you_mean(config.coupling, COUPLINGS) or ";"
+        hint = suggestion(config.coupling, COUPLINGS) or ";"
         raise UsageError(f"`coupling` (={config.coupling!r}) is unknown{hint} couplings: {', '.join(COUPLINGS)}.")
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from cliffsteer.commands.errors import UsageError, did_you_mean
+from cliffsteer.commands.errors import UsageError
+from cliffsteer.suggestions import suggestion
 from cliffsteer.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ def check(verb: str, config: DictConfig) -> None:
     known = [f.name for f in fields(SCHEMAS[verb])]
     for key in map(str, config):
         if key not in known:
-            hint = did_you_mean(key, known) or ";"
+            hint = suggestion(key, known) or ";"
             raise UsageError(f"`{key}` is not a key of `cliffsteer {verb}`{hint} its keys: {', '.join(known)}.")
     if "out" in config and not config.out.strip():
         raise UsageError("`out` is empty: say where to write.")

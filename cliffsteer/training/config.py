@@ -5,12 +5,13 @@ A length of training is always in optimiser steps. ``"???"`` marks a value that 
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
+
+from cliffsteer.suggestions import question
 
 MISSING = "???"
 
@@ -166,7 +167,7 @@ class TrainConfig:
             ("trainer.precision", self.trainer.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true")),
         ):
             if value not in known:
-                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}.{_suggestion(value, known)}")
+                raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}.{question(value, known)}")
         if not self.optimizer.lr > 0:
             raise ValueError(f"`optimizer.lr` (={self.optimizer.lr}) must be positive.")
         if not self.trainer.ema_decay < 1:
@@ -199,7 +200,7 @@ def _build(kind: type, data: Mapping[str, Any], prefix: str) -> Any:
         if key not in known:
             raise ValueError(
                 f"`{prefix}{key}` is no option of a training run; there are {', '.join(prefix + k for k in known)}."
-                f"{_suggestion(key, known)}"
+                f"{question(key, known)}"
             )
         default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
         if is_dataclass(default):
@@ -243,8 +244,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value
-
-
-def _suggestion(value: str, known: Any) -> str:
-    close = difflib.get_close_matches(str(value), list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
