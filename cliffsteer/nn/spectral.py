@@ -129,9 +129,8 @@ def _plan_for(x: Tensor, signature: Sequence[int], group: str, kernel_size: int,
 def _fold(x: Tensor, plan: SpectralPlan) -> Tensor:
     """The folded spectrum of (batch, channel, blade, *grid): (parity, frequency · re/im · batch, blade · channel)."""
     batch, channels, blades = x.shape[:3]
-    half = torch.view_as_real(torch.fft.rfftn(x, dim=tuple(range(3, x.ndim)))).reshape(batch * channels, -1)
-    half.mul_(plan.signs)
-    by_number = half.T.contiguous()
+    half = torch.view_as_real(torch.fft.rfftn(x, dim=tuple(range(3, x.ndim)))).reshape(batch, channels, -1)
+    by_number = _transposed(half.mul_(plan.signs))
     del half
     rows = by_number.view(-1, channels).index_select(0, plan.indices(batch)[0])
     return rows.view(2, -1, blades // 2 * channels)
@@ -142,11 +141,21 @@ def _unfold(folded: Tensor, plan: SpectralPlan, shape: Sequence[int], channels: 
     batch, blades, grid = shape[0], shape[2], tuple(shape[3:])
     by_number = folded.view(-1, channels).index_select(0, plan.indices(batch)[1])
     del folded
-    half = by_number.view(-1, batch * channels).T.contiguous()
+    half = _transposed(by_number.view(batch, -1, channels)).mul_(plan.signs)
     del by_number
-    half.mul_(plan.signs)
     spectrum = torch.view_as_complex(half.view(batch, channels, blades, *grid[:-1], grid[-1] // 2 + 1, 2))
     return torch.fft.irfftn(spectrum, s=grid, dim=tuple(range(3, 3 + len(grid))))
+
+
+def _transposed(x: Tensor) -> Tensor:
+    """(batch, a, b) -> (batch, b, a) in memory. A product with the identity does it in blocks and on all cores, which a
+    copy does not.
+    """
+    narrow = min(x.shape[1:])
+    if x.device.type != "cpu" or narrow > 128:
+        return x.transpose(1, 2).contiguous()
+    one = torch.eye(narrow, dtype=x.dtype).expand(len(x), narrow, narrow)
+    return torch.bmm(x.mT, one) if narrow == x.shape[1] else torch.bmm(one, x.mT)
 
 
 def _multiply(folded: Tensor, plan: SpectralPlan, radial: Tensor, batch: int) -> Tensor:
@@ -195,7 +204,8 @@ class _Spectrum:
         cost = 4 * self.width_in * self.width_out * radial.element_size()
         self.step = max(_CHUNK.get(radial.device.type, _CHUNK_ELSEWHERE) // cost, 1)
         size = (2, 2, min(self.step, plan.n_orbits), self.width_in, self.width_out)
-        self.buffers = [radial.new_zeros(size) for _ in plan.parts]
+        every = all(len(part.products) == len(_PARITIES) for part in plan.parts)
+        self.buffers = [radial.new_empty(size) if every else radial.new_zeros(size) for _ in plan.parts]
         self.factors = [[self._factor(product) for product in part.products] for part in plan.parts]
         self.collected: list[list[Tensor]] | None = None
         self.gradients: Tensor | None = None

@@ -102,10 +102,10 @@ class SpectralPlan:
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - plans live as long as their own cache
     def indices(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Sources of the folded rows and of the half spectrum, a batch innermost before the blades and the channels."""
+        """Sources of the folded rows in (batch, number of the half spectrum), and the way back."""
         each, half = torch.arange(batch, device=self.rows.device), self.rows.shape[2]
-        rows = self.rows.unsqueeze(2) * batch + each.unsqueeze(1)
-        back = ((self.back // half).unsqueeze(1) * batch + each) * half + (self.back % half).unsqueeze(1)
+        rows = self.rows.unsqueeze(2) + (each * len(self.back)).unsqueeze(1)
+        back = (self.back // half * batch + each.unsqueeze(1)) * half + self.back % half
         return rows.flatten().int(), back.flatten().int()
 
 
