@@ -41,6 +41,38 @@ def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> T
     return _convolve_by_slices(x, kernel, stride, dilation)
 
 
+def block_mean(x: Tensor, factor: int, dim: int) -> Tensor:
+    """Mean over blocks of ``factor`` cells along each of the last ``dim`` axes.
+
+    Raises:
+        RuntimeError: an axis that is no multiple of the factor.
+    """
+    for axis in range(x.ndim - dim, x.ndim):
+        if x.shape[axis] % factor:
+            raise RuntimeError(f"the grid {tuple(x.shape[-dim:])} must have multiples of {factor} cells on every axis.")
+        x = x.unflatten(axis, (-1, factor)).mean(axis + 1)
+    return x
+
+
+def repeat_cells(x: Tensor, factor: int, dim: int) -> Tensor:
+    """Repeat each cell ``factor`` times along each of the last ``dim`` axes."""
+    for axis in range(x.ndim - dim, x.ndim):
+        shape = [*x.shape[: axis + 1], factor, *x.shape[axis + 1 :]]
+        x = x.unsqueeze(axis + 1).expand(shape).flatten(axis, axis + 1)
+    return x
+
+
+def insert_zeros(x: Tensor, stride: int, dim: int) -> Tensor:
+    """A grid ``stride`` times finer along each of the last ``dim`` axes, zero but at one cell of each block.
+
+    It is the block's middle cell where there is one (odd strides), the first otherwise.
+    """
+    low = (stride - 1) // 2 if stride % 2 else 0
+    for axis in range(x.ndim - dim, x.ndim):
+        x = F.pad(x.unsqueeze(axis + 1), [0, 0] * (x.ndim - 1 - axis) + [low, stride - 1 - low]).flatten(axis, axis + 1)
+    return x
+
+
 def check_reach(grid: Sequence[int], reach: int) -> None:
     """Raise unless a kernel that spans ``reach`` cells fits on the grid."""
     if min(grid) < reach:

@@ -3,17 +3,21 @@
 from cliffsteer.nn.activation import MVGELU
 from cliffsteer.nn.cegnn import CEGNN
 from cliffsteer.nn.conv import CliffordSteerableConv
-from cliffsteer.nn.kernels import CompleteKernel, ImplicitKernel
+from cliffsteer.nn.kernels import CompleteKernel, ConditionalKernel, ImplicitKernel
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
 from cliffsteer.nn.padding import Padding
 from cliffsteer.nn.product import GeometricProductLayer, WeightedProduct
+from cliffsteer.nn.resample import CliffordSteerableConvTranspose, Downsample, Upsample
 
 __all__ = [
     "CEGNN",
     "MVGELU",
     "CliffordSteerableConv",
+    "CliffordSteerableConvTranspose",
     "CompleteKernel",
+    "ConditionalKernel",
+    "Downsample",
     "GeometricProductLayer",
     "GradeNorm",
     "ImplicitKernel",
@@ -21,5 +25,6 @@ __all__ = [
     "MVLinear",
     "Padding",
     "ReferenceLayerNorm",
+    "Upsample",
     "WeightedProduct",
 ]

@@ -34,7 +34,8 @@ class CliffordSteerableConv(nn.Module):
         in_channels: multivectors in.
         out_channels: multivectors out.
         kernel_size: points along each axis, odd.
-        kernel: a kernel's name ("implicit") or a ready kernel module with the channels and size given here.
+        kernel: a kernel's name ("implicit", "complete", "conditional") or a ready kernel module with the channels and
+            size given here.
         kernel_options: options of a kernel given by name.
         stride: step between output points.
         dilation: step between kernel points.
@@ -84,7 +85,7 @@ class CliffordSteerableConv(nn.Module):
             raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
         if strategy == "spectral" and not self._has_spectrum:
             raise ValueError(
-                "`strategy` (='spectral') needs a kernel of odd size made of radial values, a SteerableKernel; this"
+                "`strategy` (='spectral') needs a kernel of odd size made of radial values (implicit or complete); this"
                 f" one is a {type(kernel).__name__} of size {kernel_size}; and padding other than 'xla_same' where"
                 " `stride` is above 1: use 'direct' or 'auto'."
             )
@@ -102,7 +103,11 @@ class CliffordSteerableConv(nn.Module):
             self._check(x)
         if self.strategy_for(x) == "spectral":
             return add_scalar_bias(self._convolve_spectrally(x), self.bias)
-        y = convolve(self.padding(x).flatten(1, 2), self._kept("direct", x), self.stride, self.dilation)
+        wide = self.padding(x).flatten(1, 2)
+        if getattr(self.kernel, "conditional", False):
+            y = self._convolve_each(wide, x)
+        else:
+            y = convolve(wide, self._kept("direct", x), self.stride, self.dilation)
         return add_scalar_bias(y.unflatten(1, (self.out_channels, self.algebra.n_blades)), self.bias)
 
     def _check(self, x: Tensor) -> None:
@@ -145,6 +150,16 @@ class CliffordSteerableConv(nn.Module):
         radial = self._kept("spectral", x)
         y = spectral_convolution(wide, radial, self.algebra, self.kernel.group, self.kernel_size, self.dilation)
         return circular.crop(y, self.stride).contiguous().to(x.dtype)
+
+    def _convolve_each(self, wide: Tensor, x: Tensor) -> Tensor:
+        """Convolve each sample with its own kernel."""
+        with torch.autocast(x.device.type, enabled=False):
+            kernels = self.kernel(x).to(wide.dtype)
+
+        def one(sample: Tensor, kernel: Tensor) -> Tensor:
+            return convolve(sample.unsqueeze(0), kernel, self.stride, self.dilation).squeeze(0)
+
+        return torch.vmap(one)(wide, kernels)
 
     def _circular(self, grid: tuple[int, ...]) -> CircularGrid:
         return circular_grid(self.algebra.signature, grid, self.padding.reach, self.padding.rule[0])

@@ -3,6 +3,7 @@ import torch
 
 from cliffsteer import CliffordAlgebra, Grid
 from cliffsteer.models import available, create
+from cliffsteer.nn.kernels import KERNELS
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.testing import assert_equivariant
 
@@ -31,6 +32,30 @@ def test_csresnet_is_equivariant(signature, options):
     network = create("csresnet", algebra, 2, 1, **SMALL, **KERNEL, padding="periodic", **options).double()
     x = torch.randn(1, 2, algebra.n_blades, *[4] * algebra.dim, dtype=torch.float64)
     assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("signature", [(1, 1), (1, -1, -1)], ids=str)
+def test_csresnet_is_equivariant_with_every_kernel(signature, kernel):
+    algebra = CliffordAlgebra(signature)
+    network = create("csresnet", algebra, 2, 1, **SMALL, kernel=kernel, padding="periodic").double()
+    x = torch.randn(1, 2, algebra.n_blades, *[4] * algebra.dim, dtype=torch.float64)
+    assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("signature", [(1, 1), (1, -1)], ids=str)
+def test_csresnet_takes_global_kernels(signature):
+    """A kernel larger than the grid: every point sees every other, and the network stays equivariant and trainable."""
+    algebra = CliffordAlgebra(signature)
+    options = {"hidden_channels": 3, "blocks": (1,), "kernel_size": 17, "strategy": "spectral", "padding": "periodic"}
+    smooth = {"kernel": "complete", "kernel_options": {"radial": "smooth", "n_radial": 4}}
+    network = create("csresnet", algebra, 1, 1, **options, **smooth).double()
+    x = torch.randn(1, 1, 4, 16, 16, dtype=torch.float64)
+    assert_equivariant(network, x, algebra, tolerance=1e-12)
+    x.requires_grad_()
+    network(x)[0, 0, 0, 0, 0].backward()
+    assert (x.grad.abs().amax((0, 1, 2)) > 0).all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_csresnet_is_equivariant_in_minkowski_spacetime():

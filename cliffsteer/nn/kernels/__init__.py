@@ -1,4 +1,7 @@
-"""Steerable kernels: modules whose output is a kernel (out_channels · n_blades, in_channels · n_blades, *k)."""
+"""Steerable kernels: modules whose output is a kernel (out_channels · n_blades, in_channels · n_blades, *k).
+
+A conditional kernel is a function of the convolution's input and gives a kernel for each of its samples.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,15 @@ from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.nn.kernels.complete import CompleteKernel
+from cliffsteer.nn.kernels.conditional import ConditionalKernel
 from cliffsteer.nn.kernels.implicit import ImplicitKernel
 from cliffsteer.suggestions import check_options, suggestion
 
-KERNELS: dict[str, type[nn.Module]] = {"implicit": ImplicitKernel, "complete": CompleteKernel}
+KERNELS: dict[str, type[nn.Module]] = {
+    "implicit": ImplicitKernel,
+    "complete": CompleteKernel,
+    "conditional": ConditionalKernel,
+}
 """Kernels by name, as in configurations and checkpoints."""
 
 
@@ -31,4 +39,4 @@ def create_kernel(
     return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
 
 
-__all__ = ["KERNELS", "CompleteKernel", "ImplicitKernel", "create_kernel"]
+__all__ = ["KERNELS", "CompleteKernel", "ConditionalKernel", "ImplicitKernel", "create_kernel"]
