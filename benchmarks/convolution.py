@@ -10,20 +10,15 @@ repeats; memory is the peak of the process above what it held before, each entry
 from __future__ import annotations
 
 import argparse
-import csv
 import gc
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measuring import in_process, machine, peak, reset_peak, resident, write_csv
 from torch import Tensor
 
 from cliffsteer import CliffordAlgebra
@@ -114,10 +109,10 @@ def measure(case: Case, runner: str, repeats: int) -> Result:
 
     forward(x.detach()[:1])  # tables and buffers of the libraries
     gc.collect()
-    held = _resident()
-    _reset_peak()
+    held = resident()
+    reset_peak()
     times = [step()]
-    peak = _peak() - held
+    used = peak() - held
     started = time.perf_counter()
     while len(times) < repeats and time.perf_counter() - started < 60:
         times.append(step())
@@ -130,40 +125,7 @@ def measure(case: Case, runner: str, repeats: int) -> Result:
             forward(x)
             evaluation.append(time.perf_counter() - start)
     best = [min(t) * 1e3 for t in zip(*times, strict=True)]
-    return Result(case.name, runner, chosen, *best, min(evaluation) * 1e3, peak / 1e6)
-
-
-def _resident() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else ():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _reset_peak() -> None:
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # then the peak is that of the whole process
-        return
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines() if os.path.exists("/proc/self/status") else ():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def machine(threads: int) -> dict[str, str]:
-    """What the numbers were measured on."""
-    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return {
-        "cores": str(os.cpu_count()),
-        "threads": str(threads),
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "load": load,
-    }
+    return Result(case.name, runner, chosen, *best, min(evaluation) * 1e3, used / 1e6)
 
 
 def main() -> None:
@@ -171,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("convolution.csv"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/convolution.csv"))
     parser.add_argument("--only", nargs="*", help="names of cases")
     parser.add_argument("--worker", nargs=2, metavar=("CASE", "RUNNER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -187,10 +149,8 @@ def main() -> None:
             continue
         plain: Result | None = None
         for runner in RUNNERS:
-            command = [sys.executable, __file__, "--worker", case.name, runner]
-            command += ["--threads", str(args.threads), "--repeats", str(args.repeats)]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            result = Result(**json.loads(output.splitlines()[-1]))
+            worker = ["--worker", case.name, runner, "--threads", args.threads, "--repeats", args.repeats]
+            result = Result(**in_process(__file__, *worker))
             plain = plain or result
             result.speedup, result.memory_ratio = plain.total_ms / result.total_ms, result.peak_mb / plain.peak_mb
             results.append(result)
@@ -201,10 +161,8 @@ def main() -> None:
                 f"  peak {result.peak_mb:6.0f} MB ({result.memory_ratio:.2f}x)",
                 flush=True,
             )
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(f.name for f in fields(Result)), *setting])
-        writer.writeheader()
-        writer.writerows({**asdict(result), **setting} for result in results)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out, results, setting)
 
 
 if __name__ == "__main__":
