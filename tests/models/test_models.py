@@ -58,6 +58,21 @@ def test_csresnet_takes_global_kernels(signature):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
+@pytest.mark.parametrize("padding", ["periodic", "zeros", "mirror"])
+@pytest.mark.parametrize("signature", UP_TO_3, ids=str)
+def test_csunet_is_equivariant_to_rounding_on_all_scales(signature, padding):
+    algebra = CliffordAlgebra(signature)
+    network = create("csunet", algebra, 2, 1, hidden_channels=2, blocks=(1, 1, 1), kernel_size=3, padding=padding)
+    x = torch.randn(1, 2, algebra.n_blades, *[12] * algebra.dim, dtype=torch.float64)
+    assert_equivariant(network.double(), x, algebra, tolerance=1e-12)
+
+
+def test_csunet_wants_grids_that_can_be_halved():
+    network = create("csunet", CliffordAlgebra((1, 1)), 1, 1, hidden_channels=2, blocks=(1, 1, 1), kernel_size=3)
+    with pytest.raises(RuntimeError, match=r"the grid \(5, 5\) must have multiples of 2 cells"):
+        network(torch.zeros(1, 1, 4, 10, 10))
+
+
 def test_csresnet_is_equivariant_in_minkowski_spacetime():
     """Under a sixth of the 96 lattice symmetries of R^{1,3}; the layers are tested under all of them."""
     algebra = CliffordAlgebra((1, -1, -1, -1))
@@ -95,6 +110,8 @@ def test_csresnet_keeps_the_scale_of_its_input():
         ),
         ("csresnet", {"kernel_options": {"algebra": 1}}, "kernel 'implicit' has no option 'algebra'"),
         ("csresnet", {"algebra": 1}, "model 'csresnet' has no option 'algebra'"),
+        ("csunet", {"growth": 0.5}, r"`growth` \(=0.5\) must be at least 1"),
+        ("csunet", {"padding": "valid"}, r"`padding` \(='valid'\) must be one of 'zeros'"),
         ("resnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
         ("resnet", {"norm": "batch"}, r"`norm` \(='batch'\) must be 'layer' or 'none'"),
         ("resnet", {"hidden_channels": 0}, r"`hidden_channels` \(=0\)"),
