@@ -12,12 +12,18 @@ from typing import Any
 from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.models.csfno import CSFNO
 from cliffsteer.models.csresnet import CSResNet
 from cliffsteer.models.csunet import CSUNet
 from cliffsteer.models.resnet import ResNet
 from cliffsteer.suggestions import check_options, suggestion
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"csresnet": CSResNet, "csunet": CSUNet, "resnet": ResNet}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "csfno": CSFNO,
+    "csresnet": CSResNet,
+    "csunet": CSUNet,
+    "resnet": ResNet,
+}
 """Networks by the names that configurations and checkpoints use; names outlive classes."""
 
 
@@ -45,4 +51,4 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
     return MODELS[name](algebra, in_channels, out_channels, **options)
 
 
-__all__ = ["MODELS", "CSResNet", "CSUNet", "ResNet", "available", "create"]
+__all__ = ["CSFNO", "MODELS", "CSResNet", "CSUNet", "ResNet", "available", "create"]

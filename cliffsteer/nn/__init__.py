@@ -3,6 +3,7 @@
 from cliffsteer.nn.activation import MVGELU
 from cliffsteer.nn.cegnn import CEGNN
 from cliffsteer.nn.conv import CliffordSteerableConv
+from cliffsteer.nn.fourier import SteerableSpectralConv
 from cliffsteer.nn.kernels import CompleteKernel, ConditionalKernel, ImplicitKernel
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
@@ -25,6 +26,7 @@ __all__ = [
     "MVLinear",
     "Padding",
     "ReferenceLayerNorm",
+    "SteerableSpectralConv",
     "Upsample",
     "WeightedProduct",
 ]

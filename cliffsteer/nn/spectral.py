@@ -148,8 +148,9 @@ def _unfold(folded: Tensor, plan: SpectralPlan, shape: Sequence[int], channels: 
 
 
 def _transposed(x: Tensor) -> Tensor:
-    """(batch, a, b) -> (batch, b, a) in memory. A product with the identity does it in blocks and on all cores, which a
-    copy does not.
+    """(batch, a, b) -> (batch, b, a) in memory.
+
+    A product with the identity does it in blocks and on all cores, which a copy does not.
     """
     narrow = min(x.shape[1:])
     if x.device.type != "cpu" or narrow > 128:

@@ -7,7 +7,8 @@ from cliffsteer.nn.kernels import KERNELS
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.testing import assert_equivariant
 
-SMALL = {"hidden_channels": 3, "blocks": (1,), "kernel_size": 3}
+WIDTH = {"hidden_channels": 3, "blocks": (1,)}
+SMALL = WIDTH | {"kernel_size": 3}
 KERNEL = {"kernel_options": {"hidden_channels": 3, "layers": 2}}
 SIGNATURES = [(1,), (1, 1), (1, 1, 1), (1, -1, -1), (1, -1, -1, -1)]
 UP_TO_3 = SIGNATURES[:-1]
@@ -17,7 +18,7 @@ UP_TO_3 = SIGNATURES[:-1]
 @pytest.mark.parametrize("name", available())
 def test_shapes_and_gradients(name, signature):
     algebra = CliffordAlgebra(signature)
-    network = create(name, algebra, 3, 2, **SMALL)
+    network = create(name, algebra, 3, 2, **(WIDTH | {"modes": 1} if name == "csfno" else SMALL))
     x = torch.randn(2, 3, algebra.n_blades, *[4, 5, 4, 4][: algebra.dim])
     y = network(x)
     assert y.shape == (2, 2, *x.shape[2:])
@@ -67,6 +68,15 @@ def test_csunet_is_equivariant_to_rounding_on_all_scales(signature, padding):
     assert_equivariant(network.double(), x, algebra, tolerance=1e-12)
 
 
+@pytest.mark.parametrize("signature", UP_TO_3, ids=str)
+def test_csfno_is_equivariant_and_of_any_resolution(signature):
+    algebra = CliffordAlgebra(signature)
+    network = create("csfno", algebra, 2, 1, **WIDTH, modes=1).double()
+    for size in (4, 5):
+        x = torch.randn(1, 2, algebra.n_blades, *[size] * algebra.dim, dtype=torch.float64)
+        assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
 def test_csunet_wants_grids_that_can_be_halved():
     network = create("csunet", CliffordAlgebra((1, 1)), 1, 1, hidden_channels=2, blocks=(1, 1, 1), kernel_size=3)
     with pytest.raises(RuntimeError, match=r"the grid \(5, 5\) must have multiples of 2 cells"):
@@ -92,7 +102,7 @@ def test_csresnet_keeps_the_scale_of_its_input():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("csresnt", {}, r"`model` \(='csresnt'\) is unknown: did you mean 'csresnet'\?; available: csresnet"),
+        ("csresnt", {}, r"`model` \(='csresnt'\) is unknown: did you mean 'csresnet'\?; available: csfno, csresnet"),
         ("resnet", {"width": 3}, r"model 'resnet' has no option 'width'.*; it has hidden_channels"),
         ("csresnet", {"hidden_chanels": 3}, r"no option 'hidden_chanels': did you mean 'hidden_channels'\?"),
         ("csresnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
