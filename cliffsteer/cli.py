@@ -1,8 +1,9 @@
 """The command line: ``cliffsteer VERB [key=value ...]``, a Hydra application for each verb.
 
 A verb is a module of `cliffsteer.commands` with a function ``run(config)`` and a root config of the same name in
-`cliffsteer.conf`. Every option of Hydra works after the verb. Whatever goes wrong ends in one line on stderr: exit code
-2 for what the user can mend, 130 after Ctrl-C, 1 for a fault of cliffsteer; ``CLIFFSTEER_DEBUG=1`` shows the traceback.
+`cliffsteer.conf`. A verb with subjects takes one of them as its first word, which becomes the key ``subject``. Every
+option of Hydra works after the verb. Whatever goes wrong ends in one line on stderr: exit code 2 for what the user can
+mend, 130 after Ctrl-C, 1 for a fault of cliffsteer; ``CLIFFSTEER_DEBUG=1`` shows the traceback.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ VERBS = {
     "evaluate": "measure a trained run on held-out trajectories",
     "rollout": "roll a trained run out, alone or coupled to its solver",
     "report": "write a page about evaluated runs",
+    "inspect": "look into networks: `inspect kernel`, `inspect equivariance`",
     "info": "list solvers, datasets, models, experiments and runs",
     "demo": "all of it once, small: simulate, train, compare, couple, report",
 }
+WITH_SUBJECT = ("inspect",)
+"""Verbs with subjects."""
 DEBUG = "CLIFFSTEER_DEBUG"
 
 
@@ -171,6 +175,9 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
             continue
         if action.nargs != "?" or words[0] in (action.choices or ()):
             options.append(words.pop(0))
+    if verb in WITH_SUBJECT and overrides and overrides[0].replace("-", "_").isidentifier():
+        subject = overrides[0]
+        overrides[:1] = [f"subject={subject}", f"hydra.job.name='{verb} {subject}'"]
     return parser.parse_args([*overrides, *options]), [*overrides, *options]
 
 

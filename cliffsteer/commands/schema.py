@@ -141,6 +141,86 @@ class Report:
 
 
 @dataclass
+class InspectKernel:
+    """``cliffsteer inspect kernel``.
+
+    Args:
+        run: folder of a run; without one a fresh kernel is drawn.
+        out: the figure, a PNG, PDF or SVG file by its name; by default runs/kernel.png, or in the folder of the run.
+        layer: the layer of the run whose kernel is drawn; the first by default.
+        signature: signs of the metric of a fresh kernel, one per axis.
+        kernel: its name, "complete" or "implicit".
+        kernel_size: its points along each axis.
+        group: its symmetry, "O", "SO" or "orthochronous"; null is the kernel's own default.
+        kernel_options: its further options; null is the kernel's own default.
+        seed: of a fresh kernel's weights.
+        draw: which figures, "kernel" and "basis", the poster of all equivariant maps.
+        out_channel: channel of the output that is drawn.
+        in_channel: channel of the input that is drawn.
+        plane: the axes drawn to the right and upwards, counted from 0; by default time is upwards.
+        at: where the plane cuts the other axes, in cells from the centre.
+    """
+
+    run: str | None = None
+    out: str | None = None
+    layer: str | None = None
+    signature: list[int] = field(default_factory=list)
+    kernel: str = "complete"
+    kernel_size: int = 15
+    group: str | None = None
+    kernel_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    draw: list[str] = field(default_factory=list)
+    out_channel: int = 0
+    in_channel: int = 0
+    plane: list[int] | None = None
+    at: int = 0
+
+
+@dataclass
+class InspectEquivariance:
+    """``cliffsteer inspect equivariance``.
+
+    Args:
+        run: folder of a run.
+        out: the figure, a PNG, PDF or SVG file by its name; equivariance.png in the folder of the run by default. All
+            numbers stand beside it, as JSON.
+        root: folder of the dataset that the fields are taken from; that of the training by default.
+        split: which split; null for random fields, without a dataset.
+        elements: "all" symmetries of the lattice, "generators" of them, or "auto", all where they are few.
+        paddings: what the network's padding is replaced by to compare; [] for nothing.
+        wavelength: of the plane waves that sampled kernels are tried with, in cells.
+        seed: of random fields, points and waves.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
+    """
+
+    run: str | None = None
+    out: str | None = None
+    root: str | None = None
+    split: str | None = "test"
+    elements: str = "auto"
+    paddings: list[str] = field(default_factory=list)
+    wavelength: float = 8.0
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass
+class Inspect(InspectEquivariance, InspectKernel):
+    """``cliffsteer inspect SUBJECT``: the keys of all subjects, each of which reads its own.
+
+    Args:
+        subject: the first word after the verb: kernel or equivariance; `cliffsteer inspect SUBJECT --help` lists its
+            keys.
+        run: folder of a run.
+        out: the figure, a PNG, PDF or SVG file by its name.
+        seed: of what is drawn at random.
+    """
+
+    subject: str = MISSING
+
+
+@dataclass
 class Info:
     """``cliffsteer info``.
 
@@ -201,10 +281,14 @@ SCHEMAS = {
     "evaluate": Evaluate,
     "rollout": Rollout,
     "report": Report,
+    "inspect": Inspect,
     "info": Info,
     "verify": Verify,
     "demo": Demo,
 }
+
+SUBJECTS = {"kernel": InspectKernel, "equivariance": InspectEquivariance}
+"""The keys that each subject of ``inspect`` reads."""
 
 
 def check(verb: str, config: DictConfig) -> None:
@@ -218,7 +302,7 @@ def check(verb: str, config: DictConfig) -> None:
         if key not in known:
             hint = suggestion(key, known) or ";"
             raise UsageError(f"`{key}` is not a key of `cliffsteer {verb}`{hint} its keys: {', '.join(known)}.")
-    if "out" in config and not config.out.strip():
+    if config.get("out") is not None and not config.out.strip():
         raise UsageError("`out` is empty: say where to write.")
 
 
@@ -232,7 +316,11 @@ def register() -> None:
     from cliffsteer.commands.listing import key_help, options
     from cliffsteer.solvers.registry import GROUP
 
-    OmegaConf.register_new_resolver("key_help", lambda verb: key_help(SCHEMAS[verb]), replace=True)
+    def help_for(name: str) -> str:
+        verb, _, subject = name.partition(" ")
+        return key_help(SUBJECTS.get(subject, SCHEMAS[verb]))
+
+    OmegaConf.register_new_resolver("key_help", help_for, replace=True)
     store = ConfigStore.instance()
     for verb, schema in SCHEMAS.items():
         store.store(name=f"{verb}_schema", node=schema)
