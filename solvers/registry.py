@@ -15,7 +15,13 @@ from cliffsteer.solvers.base import Solver
 from cliffsteer.suggestions import question
 
 GROUP = "cliffsteer.solvers"
-_BUILT_IN = {"smoke": "cliffsteer.solvers.smoke", "smoke_phiflow": "cliffsteer.solvers.smoke_phiflow"}
+_BUILT_IN = {
+    "maxwell2d": "cliffsteer.solvers.maxwell_spacetime",
+    "maxwell_charges": "cliffsteer.solvers.maxwell_charges",
+    "maxwell_spacetime": "cliffsteer.solvers.maxwell_spacetime",
+    "smoke": "cliffsteer.solvers.smoke",
+    "smoke_phiflow": "cliffsteer.solvers.smoke_phiflow",
+}
 _REGISTERED: dict[str, type[Solver]] = {}
 
 
