@@ -129,7 +129,11 @@ def kernel_at(kernel: SteerableKernel, x: Tensor) -> Tensor:
         kernel.rounded_q = q.to(kernel.weight)
         radial = kernel.radial()
     else:
-        profile = _smooth_profile(kernel, x, q).to(kernel.weight)
+        side = torch.zeros_like(q)
+        if kernel.group == "orthochronous":
+            time = time_axis(algebra)
+            side = torch.where(q * algebra.signature[time] >= 0, x[time].sign(), side)
+        profile = kernel.profile_at(q, side).to(kernel.weight)
         radial = torch.einsum("pf,bf,bfoi->bpoi", profile, kernel.scale, kernel.weight)
     maps = equivariant_maps(algebra, x, kernel.group).to(radial)
     values = torch.einsum("bpoi,bklp->pokil", radial, maps)
@@ -230,18 +234,3 @@ def _conjugated(algebra: CliffordAlgebra, matrix: Tensor, kernel: Tensor) -> Ten
 def _relative(a: Tensor, b: Tensor) -> float:
     difference = float((a - b).norm())
     return difference / float(torch.maximum(a.norm(), b.norm())) if difference else 0.0
-
-
-def _smooth_profile(kernel: CompleteKernel, x: Tensor, q: Tensor) -> Tensor:
-    """The radial functions of a smooth complete kernel at positions x, (points, functions)."""
-    signature = kernel.algebra.signature
-    reach = [math.sqrt(signature.count(sign)) for sign in (-1, 1)]
-    centres = torch.linspace(-reach[0], reach[1], kernel.n_radial, dtype=torch.float64)
-    radius = q.sign() * q.abs().sqrt()
-    profile = torch.exp(-((radius.unsqueeze(1) - centres) / (centres[1] - centres[0])).square())
-    if kernel.group != "orthochronous":
-        return profile
-    time = time_axis(kernel.algebra)
-    side = torch.where(q * signature[time] >= 0, x[time].sign(), torch.zeros_like(q))
-    sides = torch.tensor([-1.0] if kernel.causal else [-1.0, 0.0, 1.0], dtype=x.dtype)
-    return torch.cat([profile * (side == s).unsqueeze(1) for s in sides], 1)

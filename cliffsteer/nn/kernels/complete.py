@@ -62,7 +62,9 @@ class CompleteKernel(SteerableKernel):
         super().__init__(algebra, in_channels, out_channels, kernel_size, group)
         self.radial_kind, self.causal = radial, causal
         self.n_radial = kernel_size // 2 + 2 if n_radial is None else n_radial
-        profile = self._profile()
+        profile = self._functions(self.basis.q[1:], self.basis.side[1:])
+        self._live = profile.any(0)  # functions that are nonzero somewhere on the lattice
+        profile = profile[:, self._live]
         self.register_buffer("profile", profile.to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("scale", self._scale(profile).to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("identities", torch.tensor(self.basis.degrees) == 0, persistent=False)
@@ -121,23 +123,37 @@ class CompleteKernel(SteerableKernel):
         """Output grade of each map."""
         return torch.tensor(map_targets(self.algebra, self.group))
 
-    def _profile(self) -> Tensor:
-        """Radial functions on the orbits beyond the origin, shape (orbits - 1, functions)."""
-        basis = self.basis
-        q, side = basis.q[1:], basis.side[1:]
+    def profile_at(self, q: Tensor, side: Tensor) -> Tensor:
+        """The smooth radial functions anywhere but at the origin.
+
+        Args:
+            q: the quadratic form in units of the kernel's radius squared, float64, (points,).
+            side: sign of time for "orthochronous", as `KernelBasis.side`; otherwise it does not matter.
+
+        Returns:
+            Shape (points, functions).
+
+        Raises:
+            ValueError: radial values that are free per orbit.
+        """
+        if self.radial_kind != "smooth":
+            raise ValueError(
+                "`profile_at` needs `radial` 'smooth': free values per orbit say nothing between the points."
+            )
+        return self._functions(q, side)[:, self._live]
+
+    def _functions(self, q: Tensor, side: Tensor) -> Tensor:
+        """Radial functions beyond the origin, one for each orbit or smooth ones, (points, functions)."""
         if self.radial_kind == "orbit":
             profile = torch.eye(len(q), dtype=torch.float64)
         else:
+            reach = [self.algebra.signature.count(sign) ** 0.5 for sign in (-1, 1)]
+            centres = torch.linspace(-reach[0], reach[1], self.n_radial, dtype=torch.float64)
             radius = q.sign() * q.abs().sqrt()
-            reach = torch.tensor([max(self.algebra.signature.count(s), 0) ** 0.5 for s in (-1, 1)], dtype=torch.float64)
-            centres = torch.linspace(-float(reach[0]), float(reach[1]), self.n_radial, dtype=torch.float64)
-            width = centres[1] - centres[0]
-            profile = torch.exp(-((radius.unsqueeze(1) - centres) / width).square())
+            profile = torch.exp(-((radius.unsqueeze(1) - centres) / (centres[1] - centres[0])).square())
             if self.group == "orthochronous":
                 profile = torch.cat([profile * (side == s).unsqueeze(1) for s in (-1, 0, 1)], 1)
-        if self.causal:
-            profile = profile * (side < 0).unsqueeze(1)
-        return profile[:, profile.any(0)]
+        return profile * (side < 0).unsqueeze(1) if self.causal else profile
 
     def _scale(self, profile: Tensor) -> Tensor:
         """1 / N of each map and radial function; see the class."""
