@@ -19,6 +19,9 @@ _BUILT_IN = {
     "maxwell2d": "cliffsteer.solvers.maxwell_spacetime",
     "maxwell_charges": "cliffsteer.solvers.maxwell_charges",
     "maxwell_spacetime": "cliffsteer.solvers.maxwell_spacetime",
+    "maxwell3d": "cliffsteer.solvers.maxwell3d",
+    "maxwell3d_pdearena": "cliffsteer.solvers.maxwell3d_pdearena",
+    "maxwell3d_yee": "cliffsteer.solvers.maxwell3d_yee",
     "smoke": "cliffsteer.solvers.smoke",
     "smoke_phiflow": "cliffsteer.solvers.smoke_phiflow",
 }
