@@ -96,6 +96,18 @@ def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -
     return out.unflatten(0, (x.shape[0], length)).transpose(1, 2)
 
 
+def transposed(x: Tensor) -> Tensor:
+    """(batch, a, b) -> (batch, b, a) in memory; the batch may be a symbol of `torch.export`.
+
+    On CPUs a product with the identity does it in blocks and on all cores, which a copy does not.
+    """
+    narrow = min(x.shape[1:])
+    if x.device.type != "cpu" or narrow > 128:
+        return x.transpose(1, 2).contiguous()
+    one = torch.eye(narrow, dtype=x.dtype).expand(x.shape[0], narrow, narrow)
+    return torch.bmm(x.mT, one) if narrow == x.shape[1] else torch.bmm(one, x.mT)
+
+
 def pad_axis(x: Tensor, axis: int, low: int, high: int, modes: tuple[str, str], signs: Tensor | None = None) -> Tensor:
     """Extend one grid axis by ``low`` and ``high`` ghost cells.
 

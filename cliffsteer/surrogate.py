@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,8 +111,9 @@ class Surrogate(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the weights."""
-        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+        """Precision of the weights, also of a frozen network's, which are buffers."""
+        tensors = itertools.chain(self.parameters(), self.network.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.get_default_dtype())
 
     @property
     def field_scales(self) -> dict[str, float]:
@@ -145,7 +147,7 @@ class Surrogate(nn.Module):
     def predict(self, frames: Tensor, parameters: Tensor) -> Tensor:
         """The network's output, in the normalised units of the loss; shapes as for `forward`."""
         out = self.network(self.channels(frames, parameters)).to(frames.dtype)
-        return self._declared(out.reshape(len(frames), self.future, self.spec.n_blades, *frames.shape[3:]))
+        return self._declared(out.reshape(frames.shape[0], self.future, self.spec.n_blades, *frames.shape[3:]))
 
     def target(self, frames: Tensor, future: Tensor) -> Tensor:
         """What `predict` should return for these frames when ``future`` follows, (batch, future, blade, *grid)."""
@@ -157,11 +159,11 @@ class Surrogate(nn.Module):
         """The network's input: normalised frames and parameters, (batch, channel, blade, *grid)."""
         n_blades, grid = self.spec.algebra.n_blades, frames.shape[3:]
         x = self._declared(self.normalization.normalize(frames))
-        x = x.reshape(len(frames), self.history * self.spec.n_multivectors, n_blades, *grid)
+        x = x.reshape(frames.shape[0], self.history * self.spec.n_multivectors, n_blades, *grid)
         if not self.spec.n_parameter_multivectors:
             return x
         p = self.normalization.normalize_parameters(parameters)
-        p = p.view(len(frames), self.spec.n_parameter_multivectors, n_blades, *[1] * len(grid))
+        p = p.view(frames.shape[0], self.spec.n_parameter_multivectors, n_blades, *[1] * len(grid))
         return torch.cat([x, p.to(x.dtype).expand(-1, -1, -1, *grid)], 1)
 
     def step(self, frames: Tensor, parameters: Parameters | None = None) -> Tensor:
@@ -178,7 +180,7 @@ class Surrogate(nn.Module):
             ValueError: frames or parameters that do not fit.
         """
         check_frames(self, frames)
-        packed = self.spec.pack_parameters(parameters, len(frames), self.dtype, frames.device)
+        packed = self.spec.pack_parameters(parameters, frames.shape[0], self.dtype, frames.device)
         return self(frames[:, -self.history :].to(self.dtype), packed).to(frames.dtype)
 
     def _declared(self, frames: Tensor) -> Tensor:
@@ -203,7 +205,7 @@ class Surrogate(nn.Module):
             The folder.
 
         Raises:
-            ValueError: the surrogate does not know its ``model``, or the folder holds something else.
+            ValueError: the surrogate does not know its ``model``, is frozen, or the folder holds something else.
             OSError: the disk is full or not writable; the old surrogate is still there.
         """
         from safetensors import SafetensorError
@@ -212,6 +214,8 @@ class Surrogate(nn.Module):
         folder = Path(folder)
         if self.model is None:
             raise ValueError("`model` is not known: give its name and options to the constructor to save a surrogate.")
+        if any(getattr(module, "frozen", False) for module in self.network.modules()):
+            raise ValueError("`network` is frozen and cannot be trained on: save the original, or use `export` for it.")
         if folder.exists() and not _is_ours(folder):
             raise ValueError(f"`folder` (={folder}) exists and holds no surrogate: give a new or an empty one.")
         config = self._config(training_config or self.training_config, metrics or self.metrics)

@@ -8,6 +8,7 @@ from torch import nn
 
 from cliffsteer import Field, FieldSpec, Grid, Stepper, Surrogate, rollout
 from cliffsteer.models import create
+from cliffsteer.nn.freeze import freeze
 from cliffsteer.normalization import Normalization
 from cliffsteer.symmetry import lattice_symmetries
 
@@ -362,3 +363,11 @@ def test_a_copied_folder_loads(saved, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "elsewhere" / "copy")
     x = frames()
     assert torch.equal(Surrogate.from_pretrained(str(copy)).step(x), surrogate.step(x))
+
+
+def test_a_frozen_network_keeps_its_precision_and_is_not_saved(tmp_path):
+    surrogate = make("csresnet").double()
+    surrogate.network = freeze(surrogate.network)
+    assert surrogate.dtype == torch.float64
+    with pytest.raises(ValueError, match="`network` is frozen and cannot be trained on"):
+        surrogate.save_pretrained(tmp_path / "frozen")

@@ -7,16 +7,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.functional import check_reach, convolve, pad_axis
+from cliffsteer.functional import check_reach, convolve
 from cliffsteer.nn.kernels import create_kernel
 from cliffsteer.nn.kernels.base import SteerableKernel
 from cliffsteer.nn.linear import add_scalar_bias, check_channels
 from cliffsteer.nn.padding import Padding
 from cliffsteer.nn.spectral import spectral_convolution
-from cliffsteer.nn.strategy import STRATEGIES, CircularGrid, Remembered, circular_grid, faster
+from cliffsteer.nn.strategy import STRATEGIES, CircularGrid, Remembered, circular_grid, exporting, faster
 
 
 class CliffordSteerableConv(nn.Module):
@@ -43,7 +44,8 @@ class CliffordSteerableConv(nn.Module):
             padding rule of XLA, which differs for strides and even kernels.
         bias: learn a scalar per output channel.
         strategy: "direct"; "spectral", for kernels that are larger than a periodic grid too; or "auto", for each input
-            the one that the cost model `nn.strategy.faster` says is faster.
+            the one that the cost model `nn.strategy.faster` says is faster; direct in what `torch.export` makes, which
+            must serve any grid, and without this library.
 
     Shape:
         (batch, in_channels, blade, *grid) -> (batch, out_channels, blade, *grid').
@@ -124,7 +126,7 @@ class CliffordSteerableConv(nn.Module):
         grid = tuple(x.shape[3:])
         if self.strategy != "auto":
             return self.strategy
-        if not self._has_spectrum or x.dtype not in (torch.float32, torch.float64):
+        if not self._has_spectrum or x.dtype not in (torch.float32, torch.float64) or exporting():
             return "direct"
         if torch.is_autocast_enabled(x.device.type) or min(grid) <= self.padding.reach:
             return "direct"
@@ -226,8 +228,9 @@ class _Padded(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pad a field of multivectors."""
         if self.xla:
-            for axis in range(x.ndim - self.dim, x.ndim):
-                length = x.shape[axis]
-                total = max((-(-length // self.stride) - 1) * self.stride + self.reach + 1 - length, 0)
-                x = pad_axis(x, axis, total // 2, total - total // 2, ("zeros", "zeros"))
+            widths = []
+            for length in x.shape[: -self.dim - 1 : -1]:  # the last axis first; lengths may be symbols
+                total = torch.sym_max((-(-length // self.stride) - 1) * self.stride + self.reach + 1 - length, 0)
+                widths += [total // 2, total - total // 2]
+            x = F.pad(x, widths)
         return x if self.ghosts is None else self.ghosts(x)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.functional import transposed
 from cliffsteer.nn.spectral_plan import Part, Product, SpectralPlan, plan_on
 
 _CHUNK = {"cpu": 1 << 24}  # bytes of the kernel's spectrum held at a time: what stays in a shared cache
@@ -130,7 +131,7 @@ def _fold(x: Tensor, plan: SpectralPlan) -> Tensor:
     """The folded spectrum of (batch, channel, blade, *grid): (parity, frequency · re/im · batch, blade · channel)."""
     batch, channels, blades = x.shape[:3]
     half = torch.view_as_real(torch.fft.rfftn(x, dim=tuple(range(3, x.ndim)))).reshape(batch, channels, -1)
-    by_number = _transposed(half.mul_(plan.signs))
+    by_number = transposed(half.mul_(plan.signs))
     del half
     rows = by_number.view(-1, channels).index_select(0, plan.indices(batch)[0])
     return rows.view(2, -1, blades // 2 * channels)
@@ -141,22 +142,10 @@ def _unfold(folded: Tensor, plan: SpectralPlan, shape: Sequence[int], channels: 
     batch, blades, grid = shape[0], shape[2], tuple(shape[3:])
     by_number = folded.view(-1, channels).index_select(0, plan.indices(batch)[1])
     del folded
-    half = _transposed(by_number.view(batch, -1, channels)).mul_(plan.signs)
+    half = transposed(by_number.view(batch, -1, channels)).mul_(plan.signs)
     del by_number
     spectrum = torch.view_as_complex(half.view(batch, channels, blades, *grid[:-1], grid[-1] // 2 + 1, 2))
     return torch.fft.irfftn(spectrum, s=grid, dim=tuple(range(3, 3 + len(grid))))
-
-
-def _transposed(x: Tensor) -> Tensor:
-    """(batch, a, b) -> (batch, b, a) in memory.
-
-    A product with the identity does it in blocks and on all cores, which a copy does not.
-    """
-    narrow = min(x.shape[1:])
-    if x.device.type != "cpu" or narrow > 128:
-        return x.transpose(1, 2).contiguous()
-    one = torch.eye(narrow, dtype=x.dtype).expand(len(x), narrow, narrow)
-    return torch.bmm(x.mT, one) if narrow == x.shape[1] else torch.bmm(one, x.mT)
 
 
 def _multiply(folded: Tensor, plan: SpectralPlan, radial: Tensor, batch: int) -> Tensor:

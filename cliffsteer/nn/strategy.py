@@ -113,8 +113,11 @@ def faster(
 
 def frequency_orbits(algebra: CliffordAlgebra, grid: Sequence[int]) -> int:
     """Number of orbits of frequencies under the signed permutations of axes of equal sign and length."""
-    kinds = list(zip(algebra.signature, grid, strict=True))
-    return math.prod([math.comb(kind[1] // 2 + kinds.count(kind), kinds.count(kind)) for kind in set(kinds)])
+    orbits = 1  # Π C(N/2 + m, m) over the kinds of axes, m of each, factor by factor: sizes may be symbols
+    for axis, (sign, length) in enumerate(zip(algebra.signature, grid, strict=True)):
+        m = 1 + sum(algebra.signature[i] == sign and grid[i] == length for i in range(axis))
+        orbits = orbits * (length // 2 + m) // m
+    return orbits
 
 
 def transform_length(length: int) -> int:
@@ -127,6 +130,11 @@ def transform_length(length: int) -> int:
         if rest == 1:
             return length
         length += 1
+
+
+def exporting() -> bool:
+    """Whether `torch.export` (or an exporter built on it) is tracing, where sizes may be symbols."""
+    return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()  # PyTorch 2.6 has only the latter
 
 
 @dataclass(frozen=True)
