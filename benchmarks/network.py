@@ -1,7 +1,7 @@
 """A training step of the CS-ResNet at paper size, against the same network with free convolutions: time and memory.
 
     python benchmarks/network.py [--threads 2] [--repeats 3] [--out benchmarks/results/network.csv] [--only 2D]
-                                 [--compile] [--precision bf16]
+                                 [--runners free complete] [--compile] [--precision bf16]
 
 Runners, in one run on one machine, each in a process of its own:
 
@@ -11,7 +11,8 @@ Runners, in one run on one machine, each in a process of its own:
     implicit    the published kernel, strategy "auto"
 
 A step is forward, mean squared error, backward and Adam. `kernels_ms` is what making all kernels' radial values takes,
-forward and backward. Times are minima over the repeats; memory is the peak of a step above what was held before.
+forward and backward. Times are minima over the repeats; memory is the peak of the first two steps above what the
+network itself takes, the optimiser's state included.
 `--device cuda` measures there, with `--precision bf16` (autocast; norms and spectra stay in float32).
 """
 
@@ -128,11 +129,10 @@ def measure(case: Case, runner: str, args: argparse.Namespace) -> Result:
         optimizer.step()
         return middle - start, now() - start
 
-    step()  # tables, plans and the optimiser's state
-    optimizer.zero_grad(set_to_none=True)
     gc.collect()
     held = torch.cuda.memory_allocated() if device.type == "cuda" else resident()
     reset_peak()
+    step()  # tables, plans and the optimiser's state
     times, started = [step()], time.perf_counter()
     used = (torch.cuda.max_memory_allocated() if device.type == "cuda" else peak()) - held
     while len(times) < args.repeats and time.perf_counter() - started < 240:
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/network.csv"))
     parser.add_argument("--only", nargs="*", help="names of cases")
+    parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS, help="the first is the ratios' one")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
@@ -182,7 +183,7 @@ def main() -> None:
         if args.only and case.name not in args.only:
             continue
         free: Result | None = None
-        for runner in RUNNERS:
+        for runner in args.runners:
             result = Result(**in_process(__file__, "--worker", case.name, runner, *options))
             free = free or result
             result.speedup, result.memory_ratio = free.step_ms / result.step_ms, result.peak_mb / free.peak_mb

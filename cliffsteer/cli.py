@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 VERBS = {
     "generate": "simulate trajectories and store them as a dataset",
+    "convert": "data of The Well, PDEArena or PDEBench to a dataset, and back",
     "verify": "check every shard of a dataset",
     "train": "train a network on a dataset",
     "evaluate": "measure a trained run on held-out trajectories",
     "rollout": "roll a trained run out, alone or coupled to its solver",
     "report": "write a page about evaluated runs",
-    "inspect": "look into networks: `inspect kernel`, `inspect equivariance`",
+    "inspect": "look into kernels, networks and data: `inspect kernel`, `inspect equivariance`, `inspect data`",
     "info": "list solvers, datasets, models, experiments and runs",
     "demo": "all of it once, small: simulate, train, compare, couple, report",
 }

@@ -3,9 +3,11 @@
 if __name__ != "cliffsteer.datasets":
     raise ImportError("this folder installs as `cliffsteer.datasets`: import that name.")
 
+from cliffsteer.datasets.dask_pool import DaskPool
 from cliffsteer.datasets.format import Header
 from cliffsteer.datasets.generate import generate
 from cliffsteer.datasets.manifest import Manifest, read_manifest, verify
+from cliffsteer.datasets.pool import LocalPool
 from cliffsteer.datasets.recipe import Recipe, trajectory_seed
 from cliffsteer.datasets.shard import Shard
 from cliffsteer.datasets.statistics import compute_statistics
@@ -13,7 +15,9 @@ from cliffsteer.datasets.windows import TrajectoryDataset, WindowDataset, check_
 from cliffsteer.datasets.writer import ShardWriter
 
 __all__ = [
+    "DaskPool",
     "Header",
+    "LocalPool",
     "Manifest",
     "Recipe",
     "Shard",

@@ -46,6 +46,8 @@ class Header:
         start: time of the first frame.
         time_unit: unit of ``dt`` and ``start``.
         software: version of cliffsteer that wrote it.
+        replaced: the seeds that diverged and were given up, in order, each with "trajectory" (its number in the split),
+            "seed" and "step" (of the solver, by which values were NaN or infinite).
     """
 
     spec: FieldSpec
@@ -60,6 +62,7 @@ class Header:
     start: float = 0.0
     time_unit: str = "s"
     software: str = ""
+    replaced: tuple[dict[str, int], ...] = ()
 
     @property
     def n_trajectories(self) -> int:
@@ -86,6 +89,8 @@ def write_header(group: h5py.Group, header: Header) -> None:
     set_attributes(group, **{name: kind(getattr(header, name)) for name, kind in _PLAIN.items()})
     texts = {"spec": header.spec.to_dict(), "grid": header.grid.to_dict()}
     texts |= {name: getattr(header, name) for name in _JSON}
+    if header.replaced:  # else there is no such attribute
+        texts["replaced"] = list(header.replaced)
     set_attributes(group, **{name: canonical_json(value) for name, value in texts.items()})
 
 
@@ -95,7 +100,8 @@ def read_header(attributes: h5py.AttributeManager) -> Header:
     plain = {name: kind(attributes[name]) for name, kind in _PLAIN.items()}
     spec, grid = (json.loads(attributes[name]) for name in ("spec", "grid"))
     seeds = tuple(int(seed) for seed in attributes["seeds"])
-    return Header(FieldSpec.from_dict(spec), Grid.from_dict(grid), seeds=seeds, **texts, **plain)
+    replaced = tuple(json.loads(attributes.get("replaced", "[]")))
+    return Header(FieldSpec.from_dict(spec), Grid.from_dict(grid), seeds=seeds, replaced=replaced, **texts, **plain)
 
 
 def set_attributes(owner: h5py.Group | h5py.Dataset, **values: Any) -> None:

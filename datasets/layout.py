@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.fields import Field, FieldSpec
 
 AXES = ("x", "y", "z", "w")
@@ -53,10 +54,9 @@ def frame_places(spec: FieldSpec) -> tuple[Place, ...]:
     Raises:
         ValueError: a field name that HDF5 cannot take, or two fields that would share a dataset.
     """
-    dim = spec.algebra.dim
     places: list[Place] = []
     for field in spec.dynamic:
-        if field.grade == 1 or (field.grade == dim - 1 and dim > 2):
+        if is_vector(spec.algebra, field.grade):
             places.append(_vector(spec, field))
         else:
             places += _components(spec, field, "t0_fields")
@@ -68,14 +68,27 @@ def parameter_places(spec: FieldSpec) -> tuple[Place, ...]:
     return _checked([place for field in spec.parameters for place in _components(spec, field, "scalars")])
 
 
+def is_vector(algebra: CliffordAlgebra, grade: int) -> bool:
+    """Whether a field of this grade is stored as a vector, with one component for each axis."""
+    return grade == 1 or (grade == algebra.dim - 1 and algebra.dim > 2)
+
+
+def component_order(algebra: CliffordAlgebra, grade: int) -> tuple[list[int], list[int]]:
+    """For each component of a field as people count them, its blade (counted within the grade) and its sign.
+
+    Component i of an axial vector, of grade n − 1 > 1, is (−1)^i times the blade that lacks basis vector i; of any
+    other grade the components are the blades, in order.
+    """
+    blades = algebra.blades[algebra.grade_slice(grade)]
+    if grade == 1 or not is_vector(algebra, grade):
+        return list(range(len(blades))), [1] * len(blades)
+    order = [next(j for j, blade in enumerate(blades) if i not in blade) for i in range(algebra.dim)]
+    return order, [(-1) ** i for i in range(algebra.dim)]
+
+
 def _vector(spec: FieldSpec, field: Field) -> Place:
     algebra, slot = spec.algebra, spec.slots[field.name]
-    blades = algebra.blades[algebra.grade_slice(field.grade)]
-    if field.grade == 1:
-        order, signs = list(range(len(blades))), [1] * len(blades)
-    else:
-        order = [next(j for j, blade in enumerate(blades) if i not in blade) for i in range(algebra.dim)]
-        signs = [(-1) ** i for i in range(algebra.dim)]
+    order, signs = component_order(algebra, field.grade)
     names = algebra.blade_names[algebra.grade_slice(field.grade)]
     labels = tuple(("-" if sign < 0 else "") + names[j] for j, sign in zip(order, signs, strict=True))
     return Place("t1_fields", field.name, field, tuple(slot.start + j for j in order), tuple(signs), labels, True)

@@ -7,7 +7,9 @@ number of workers, on restarts or on the clock.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ class ShardEntry:
         trajectories: which of the split's trajectories it holds, first and one past the last.
         seeds: seed of each of them.
         sha256, size: checksum and size in bytes, None until generation has ended.
+        replaced: the seeds that diverged and were given up, as in ``Header.replaced``.
     """
 
     file: str
@@ -38,6 +41,17 @@ class ShardEntry:
     seeds: tuple[int, ...]
     sha256: str | None = None
     size: int | None = None
+    replaced: tuple[dict[str, int], ...] = field(default=(), hash=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready description; ``replaced`` is left out when it is empty."""
+        return {name: value for name, value in vars(self).items() if name != "replaced" or value}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ShardEntry:
+        """The entry that ``to_dict`` described."""
+        trajectories, seeds, replaced = (tuple(data.get(name, ())) for name in ("trajectories", "seeds", "replaced"))
+        return cls(data["file"], trajectories, seeds, data["sha256"], data["size"], replaced)
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,8 @@ class Manifest:
         dt, time_unit: time between frames.
         software: version of cliffsteer that began the dataset.
         shards: the shards of each split, in order.
+        failures: for each shard that could not be made, why, in a sentence; only of the last, failed generation.
+        verb: the verb of ``cliffsteer`` that makes it, "generate" or "convert".
     """
 
     recipe: Recipe
@@ -61,15 +77,27 @@ class Manifest:
     time_unit: str
     software: str
     shards: dict[str, tuple[ShardEntry, ...]]
+    failures: dict[str, str] = field(default_factory=dict)
+    verb: str = "generate"
 
     @property
     def complete(self) -> bool:
         """Whether generation has ended."""
         return all(entry.sha256 for entries in self.shards.values() for entry in entries)
 
+    @property
+    def start(self) -> float:
+        """Time of the first frame."""
+        return self.recipe.skip * self.dt
+
+    @property
+    def again(self) -> str:
+        """How to mend it, the end of a sentence."""
+        return f"run the same `cliffsteer {self.verb}` again"
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; ``Manifest.from_dict`` reads it back."""
-        splits = {split: [vars(entry) for entry in entries] for split, entries in self.shards.items()}
+        splits = {split: [entry.to_dict() for entry in entries] for split, entries in self.shards.items()}
         return {
             "format": "cliffsteer dataset",
             "format_version": FORMAT_VERSION,
@@ -83,41 +111,45 @@ class Manifest:
             "time_unit": self.time_unit,
             "frames": self.recipe.frames,
             "shards": splits,
+            **({"failures": self.failures} if self.failures else {}),
+            **({"verb": self.verb} if self.verb != "generate" else {}),
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Manifest:
         """The manifest that ``to_dict`` described."""
-        shards = {
-            split: tuple(
-                ShardEntry(e["file"], tuple(e["trajectories"]), tuple(e["seeds"]), e["sha256"], e["size"])
-                for e in entries
-            )
-            for split, entries in data["shards"].items()
-        }
+        shards = {split: tuple(map(ShardEntry.from_dict, entries)) for split, entries in data["shards"].items()}
         recipe, options = Recipe.from_dict(data["recipe"]), data["solver_options"]
         spec, grid = FieldSpec.from_dict(data["spec"]), Grid.from_dict(data["grid"])
-        return cls(recipe, options, spec, grid, data["dt"], data["time_unit"], data["software"], shards)
+        dt, time_unit, software = data["dt"], data["time_unit"], data["software"]
+        more = data.get("failures", {}), data.get("verb", "generate")
+        return cls(recipe, options, spec, grid, dt, time_unit, software, shards, *more)
 
     def write(self, root: Path) -> None:
         """Write ``dataset.json`` safely."""
         write_bytes(root / FILE, (json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n").encode())
 
-    def header(self, entry: ShardEntry, parameters: dict[str, list[list[float]]]) -> Header:
-        """Header of one shard, given the parameters of its trajectories."""
+    def header(
+        self,
+        seeds: Sequence[int],
+        parameters: dict[str, list[list[float]]],
+        replaced: Sequence[Mapping[str, int]] = (),
+    ) -> Header:
+        """Header of one shard, given seeds and parameters of its trajectories and the seeds that were given up."""
         return Header(
             spec=self.spec,
             grid=self.grid,
             dt=self.dt,
             n_frames=self.recipe.frames,
-            seeds=entry.seeds,
+            seeds=tuple(seeds),
             parameters=parameters,
             solver=self.recipe.solver,
             options=self.options,
             recipe=self.recipe.to_dict(),
-            start=self.recipe.skip * self.dt,
+            start=self.start,
             time_unit=self.time_unit,
             software=cliffsteer.__version__,
+            replaced=tuple(dict(note) for note in replaced),
         )
 
 
@@ -175,8 +207,9 @@ def verify(root: str | Path) -> list[str]:
     for split in manifest.shards:
         files = sorted(path.relative_to(root).as_posix() for path in (root / split).glob("*.hdf5"))
         problems += [f"{root / file} does not belong to the dataset: remove it." for file in files if file not in known]
+    problems += manifest.failures.values()
     if not manifest.complete:
-        problems.append(f"{root} is unfinished: run the same `cliffsteer generate` again.")
+        problems.append(f"{root} is unfinished: {manifest.again}.")
     return problems
 
 
@@ -184,25 +217,33 @@ def check_shard(root: Path, manifest: Manifest, entry: ShardEntry) -> str | None
     """What is wrong with a shard, in one sentence, or None; a checksum beside it counts more than the manifest's."""
     path = root / entry.file
     if not path.is_file():
-        return f"{path} is missing: run the same `cliffsteer generate` again."
+        return f"{path} is missing: {manifest.again}."
     recorded = recorded_checksum(path)
     expected = recorded or entry.sha256
     if expected is None:
-        return f"{path} has no checksum: run the same `cliffsteer generate` again."
+        return f"{path} has no checksum: {manifest.again}."
     if not recorded and path.stat().st_size != entry.size:
         return (
-            f"{path} has {path.stat().st_size} bytes instead of {entry.size}, so it is truncated or altered: run the"
-            " same `cliffsteer generate` again."
+            f"{path} has {path.stat().st_size} bytes instead of {entry.size}, so it is truncated or altered:"
+            f" {manifest.again}."
         )
     if sha256(path) != expected:
-        return f"{path} differs from its checksum, so it was altered: run the same `cliffsteer generate` again."
+        return f"{path} differs from its checksum, so it was altered: {manifest.again}."
     try:
         header = Shard(path, manifest.spec, manifest.grid).header
     except ValueError as error:
         return str(error)
-    if header.seeds != entry.seeds or differences(header.recipe, manifest.recipe.to_dict()):
-        return f"{path} comes from another recipe: remove it and run the same `cliffsteer generate` again."
+    seeds = (entry.seeds, _seeds(manifest.recipe, entry, header.replaced))
+    if header.seeds not in seeds or differences(header.recipe, manifest.recipe.to_dict()):
+        return f"{path} comes from another recipe: remove it and {manifest.again}."
     return None
+
+
+def _seeds(recipe: Recipe, entry: ShardEntry, replaced: Sequence[Mapping[str, int]]) -> tuple[int, ...]:
+    """Seeds of a shard's trajectories after those that were replaced."""
+    attempts = Counter(note["trajectory"] for note in replaced)
+    split = entry.file.partition("/")[0]
+    return tuple(trajectory_seed(recipe.seed, split, i, attempts[i]) for i in range(*entry.trajectories))
 
 
 def recorded_checksum(shard: Path) -> str | None:

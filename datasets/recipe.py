@@ -66,13 +66,23 @@ class Recipe:
                 yield split, number, range(start, min(start + self.batch, count))
 
 
-def trajectory_seed(seed: int, split: str, trajectory: int) -> int:
+def trajectory_seed(seed: int, split: str, trajectory: int, attempt: int = 0) -> int:
     """Seed of one trajectory: the upper 63 of the first 64 bits of sha256("cliffsteer/<seed>/<split>/<trajectory>").
 
-    It depends on nothing else, so neither the number of workers nor a restart changes a byte.
+    It depends on nothing else, so neither the number of workers nor a restart changes a byte. When that seed leads to a
+    trajectory that diverges, attempt 1, 2, ... takes its place, with "/<attempt>" at the end of the text.
     """
-    digest = hashlib.sha256(f"cliffsteer/{seed}/{split}/{trajectory}".encode()).digest()
+    text = f"cliffsteer/{seed}/{split}/{trajectory}" + (f"/{attempt}" if attempt else "")
+    digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def recipe_overrides(recipe: Recipe) -> list[str]:
+    """Overrides of ``cliffsteer generate`` that give a recipe, whatever the defaults are."""
+    numbers = [f"{name}={getattr(recipe, name)}" for name in ("frames", "every", "skip", "batch", "seed")]
+    options = [f"++solver.{name}={_override(value)}" for name, value in recipe.options.items()]
+    splits = [f"++splits.{name}={count}" for name, count in recipe.splits.items()]
+    return ["~recipe", f"solver={recipe.solver}", *options, *splits, *numbers]
 
 
 def differences(found: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -95,6 +105,15 @@ def canonical_json(value: Any) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _override(value: Any) -> str:
+    """A JSON value in the grammar of Hydra's overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_override(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_override, value)) + "]"
+    return json.dumps(value)
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cliffsteer.datasets.direct import first_byte, read_into
 from cliffsteer.datasets.format import FORMAT_VERSION, GROUP, GROUPS, Header, read_header
 from cliffsteer.datasets.layout import Place, frame_places
 from cliffsteer.fields import FieldSpec
@@ -55,19 +56,27 @@ class Shard:
                 f"Frames {start}..{stop} of trajectory {trajectory} are not in {self.path}, which holds"
                 f" {header.n_trajectories} trajectories of {header.n_frames} frames."
             )
-        out = torch.zeros(stop - start, header.spec.n_blades, *header.grid.shape)
+        count = stop - start
+        out = torch.empty(count, header.spec.n_blades, *header.grid.shape)
         view = out.numpy()
-        for place, dataset in zip(self._places, self._datasets, strict=True):
+        for blade in self._empty:
+            view[:, blade] = 0
+        for place, dataset, first in self._stored:
+            blades = view[:, place.blades[0]]
+            part = np.empty((count, *dataset.shape[2:]), np.float32) if place.vector else blades
             try:
-                stored = dataset[trajectory, start:stop]
+                if first is None:
+                    part[...] = dataset[trajectory, start:stop]
+                elif not read_into(
+                    self._fd,
+                    [part] if place.vector else list(part),
+                    first + (trajectory * header.n_frames + start) * (part.nbytes // count),
+                ):
+                    raise ValueError(f"{self.path} ends before {dataset.name} does, so it is truncated: {_AGAIN}.")
             except OSError as error:
                 raise ValueError(f"{self.path} cannot be read at {dataset.name} ({error}): {_AGAIN}.") from error
-            for component, (blade, sign) in enumerate(zip(place.blades, place.signs, strict=True)):
-                part = stored[..., component] if place.vector else stored
-                if sign > 0:
-                    view[:, blade] = part
-                else:
-                    np.negative(part, out=view[:, blade])
+            if place.vector:
+                _unpack(part, place, view)
         return out
 
     def close(self) -> None:
@@ -98,8 +107,10 @@ class Shard:
             raise ValueError(f"{self.path} is truncated, damaged or not HDF5: {_AGAIN}.") from error
         try:
             self._header = self._read_header(file)
-            self._places = frame_places(self._header.spec)
-            self._datasets = [self._dataset(file, place) for place in self._places]
+            datasets = [(place, self._dataset(file, place)) for place in frame_places(self._header.spec)]
+            self._stored = [(place, dataset, first_byte(dataset)) for place, dataset in datasets]
+            self._empty = (~self._header.spec.occupied).nonzero().flatten().tolist()
+            self._fd = file.id.get_vfd_handle()
         except BaseException:
             file.close()
             raise
@@ -139,3 +150,12 @@ class Shard:
                 f"{self.path} has {found} at {place.group}/{place.name}, expected shape {shape}: {_AGAIN}."
             )
         return dataset
+
+
+def _unpack(stored: np.ndarray, place: Place, view: np.ndarray) -> None:
+    """Copy the components (time, *grid, component) of a vector to their blades of (time, blade, *grid)."""
+    for component, (blade, sign) in enumerate(zip(place.blades, place.signs, strict=True)):
+        if sign > 0:
+            view[:, blade] = stored[..., component]
+        else:
+            np.negative(stored[..., component], out=view[:, blade])

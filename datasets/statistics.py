@@ -16,14 +16,15 @@ _BLOCK = 8  # frames read at once
 
 
 @dataclass
-class _Moments:
-    """Count, mean and Σ(x - mean)² of a stream (Chan, Golub and LeVeque, 1979)."""
+class Moments:
+    """Count, mean and Σ(x - mean)² of a stream of numbers (Chan, Golub and LeVeque, 1979)."""
 
     count: int = 0
     mean: float = 0.0
     squares: float = 0.0
 
     def add(self, values: np.ndarray) -> None:
+        """Take in more numbers."""
         values = values.astype(np.float64).ravel()
         mean = float(values.mean())
         squares = float(np.square(values - mean).sum())
@@ -35,6 +36,7 @@ class _Moments:
 
     @property
     def rms(self) -> float:
+        """Root mean square; 0 of nothing."""
         return float(np.sqrt(self.squares / self.count + self.mean**2)) if self.count else 0.0
 
     @property
@@ -61,8 +63,8 @@ def compute_statistics(trajectories: TrajectoryDataset) -> Normalization:
         ValueError: damaged files, or NaN or infinite values in them.
     """
     spec = trajectories.spec
-    values = {field.name: _Moments() for field in spec.dynamic}
-    changes = {field.name: _Moments() for field in spec.dynamic}
+    values = {field.name: Moments() for field in spec.dynamic}
+    changes = {field.name: Moments() for field in spec.dynamic}
     for trajectory in range(trajectories.n_trajectories):
         for start in range(0, trajectories.n_frames, _BLOCK):
             before = min(start, 1)  # the frame before the block, for its change

@@ -51,7 +51,7 @@ class TrajectoryDataset:
             known = ", ".join(repr(name) for name in self.manifest.shards)
             raise ValueError(f"`split` (={split!r}) is not in {self.root}: choose from {known}.")
         if not self.manifest.complete:
-            raise ValueError(f"{self.root} is unfinished: run the same `cliffsteer generate` again to finish it.")
+            raise ValueError(f"{self.root} is unfinished: {self.manifest.again} to finish it.")
         self.spec: FieldSpec = self.manifest.spec
         self.grid: Grid = self.manifest.grid
         self.dt: float = self.manifest.dt
@@ -62,7 +62,7 @@ class TrajectoryDataset:
         self._starts = [entry.trajectories[0] for entry in entries]
         self._paths = [self.root / entry.file for entry in entries]
         for path, entry in zip(self._paths, entries, strict=True):
-            _check_size(path, entry.size)
+            _check_size(path, entry.size, self.manifest.again)
         self._open: OrderedDict[int, Shard] = OrderedDict()
 
     def __len__(self) -> int:
@@ -187,17 +187,17 @@ def check_shards(trajectories: TrajectoryDataset) -> None:
             continue
         if sha256(path) != entry.sha256:
             raise ValueError(
-                f"{path} differs from its checksum in dataset.json, so it was altered or damaged: run the same"
-                " `cliffsteer generate` again, which makes it anew."
+                f"{path} differs from its checksum in dataset.json, so it was altered or damaged:"
+                f" {trajectories.manifest.again}, which makes it anew."
             )
         _sound.add(key)
 
 
-def _check_size(path: Path, size: int | None) -> None:
+def _check_size(path: Path, size: int | None, again: str) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run the same `cliffsteer generate` again, which makes it anew.")
+        raise FileNotFoundError(f"{path} is missing: {again}, which makes it anew.")
     if path.stat().st_size != size:
         raise ValueError(
-            f"{path} has {path.stat().st_size} bytes instead of {size}, so it is truncated or altered: run the same"
-            " `cliffsteer generate` again, which makes it anew."
+            f"{path} has {path.stat().st_size} bytes instead of {size}, so it is truncated or altered: {again}, which"
+            " makes it anew."
         )

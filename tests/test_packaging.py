@@ -82,6 +82,9 @@ def test_every_dependency_is_pinned_within_its_range():
     extras = PROJECT["project"]["optional-dependencies"]
     for line in [*PROJECT["project"]["dependencies"], *(line for extra in extras.values() for line in extra)]:
         requirement = Requirement(line)
+        if requirement.name == "cliffsteer":  # one extra that takes in others
+            assert requirement.extras <= extras.keys()
+            continue
         assert requirement.specifier.contains(Version(pins[requirement.name.lower()])), line
 
 

@@ -1,4 +1,4 @@
-"""``cliffsteer inspect``: draw kernels, and measure the symmetries of a trained run."""
+"""``cliffsteer inspect``: draw kernels, measure the symmetries of a trained run, look at a dataset."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.commands import schema
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import given_overrides, output_folder
+from cliffsteer.commands.inspect_data import data
 from cliffsteer.commands.runs import load_surrogate, open_split
 from cliffsteer.commands.symmetry_table import tables
 from cliffsteer.datasets import WindowDataset
@@ -121,7 +122,7 @@ def equivariance(config: DictConfig) -> None:
     sys.stdout.write(f"All of it: {path}, figure: {target}\n")
 
 
-SUBJECTS: Mapping[str, Callable[[DictConfig], None]] = {"kernel": kernel, "equivariance": equivariance}
+SUBJECTS: Mapping[str, Callable[[DictConfig], None]] = {"kernel": kernel, "equivariance": equivariance, "data": data}
 """What can be inspected, by the names of `schema.SUBJECTS`."""
 
 

@@ -33,6 +33,11 @@ class Generate:
         seed: of the dataset; every trajectory draws from its own seed, derived from it.
         out: folder of the dataset.
         workers: processes; their number does not change a byte.
+        launcher: "local" for processes of this machine, "dask" for the workers of a Dask cluster.
+        scheduler: address of a running Dask scheduler, e.g. tcp://node01:8786; without one a cluster of ``workers``
+            processes is started on this machine.
+        retries: seeds tried for a trajectory after its first one diverged.
+        card: write the data card, README.md in the folder.
         progress: show a progress bar.
     """
 
@@ -46,6 +51,48 @@ class Generate:
     seed: int = 0
     out: str = MISSING
     workers: int = 1
+    launcher: str = "local"
+    scheduler: str | None = None
+    retries: int = 3
+    card: bool = True
+    progress: bool = True
+
+
+@dataclass
+class Convert:
+    """``cliffsteer convert``.
+
+    Args:
+        source: an HDF5 file or a folder of them, of the format; or a dataset of cliffsteer, to be written in it.
+        format: "well", "pdearena" or "pdebench".
+        mapping: which variables are which fields, as in {velocity:vector,pressure:scalar}, or a YAML file of that;
+            optional when a dataset of cliffsteer is the source.
+        out: folder of what is made.
+        signature: signs of the metric, one for each axis; all + by default.
+        split: where trajectories go that do not say whether they are for training, validation or test.
+        batch: trajectories of one shard.
+        dt: time between frames; that of the files by default, like spacing and boundary.
+        spacing: size of a cell, one number or one for each axis.
+        boundary: kind of boundary, one for all sides or one for each axis.
+        unit: of the spacing.
+        time_unit: of dt.
+        name: name of the dataset; that of the data by default.
+        progress: show a progress bar.
+    """
+
+    source: str = MISSING
+    format: str = MISSING
+    mapping: Any = None
+    out: str = MISSING
+    signature: list[int] | None = None
+    split: str = "train"
+    batch: int = 4
+    dt: float | None = None
+    spacing: Any = None
+    boundary: Any = None
+    unit: Any = "m"
+    time_unit: str = "s"
+    name: str | None = None
     progress: bool = True
 
 
@@ -206,14 +253,35 @@ class InspectEquivariance:
 
 
 @dataclass
-class Inspect(InspectEquivariance, InspectKernel):
+class InspectData:
+    """``cliffsteer inspect data``.
+
+    Args:
+        root: folder of a dataset.
+        split: which split; null for the first.
+        trajectory: the trajectory that is drawn.
+        field: field of the animation; the first by default.
+        out: folder of pictures, animation and numbers; by default runs/data- and the dataset's name.
+    """
+
+    root: str | None = None
+    split: str | None = "test"
+    trajectory: int = 0
+    field: str | None = None
+    out: str | None = None
+
+
+@dataclass
+class Inspect(InspectData, InspectEquivariance, InspectKernel):
     """``cliffsteer inspect SUBJECT``: the keys of all subjects, each of which reads its own.
 
     Args:
-        subject: the first word after the verb: kernel or equivariance; `cliffsteer inspect SUBJECT --help` lists its
-            keys.
+        subject: the first word after the verb: kernel, equivariance or data; `cliffsteer inspect SUBJECT --help` lists
+            its keys.
         run: folder of a run.
-        out: the figure, a PNG, PDF or SVG file by its name.
+        root: folder of a dataset.
+        split: which split.
+        out: the figure, a PNG, PDF or SVG file by its name; for data a folder.
         seed: of what is drawn at random.
     """
 
@@ -277,6 +345,7 @@ class Demo:
 
 SCHEMAS = {
     "generate": Generate,
+    "convert": Convert,
     "train": Train,
     "evaluate": Evaluate,
     "rollout": Rollout,
@@ -287,7 +356,7 @@ SCHEMAS = {
     "demo": Demo,
 }
 
-SUBJECTS = {"kernel": InspectKernel, "equivariance": InspectEquivariance}
+SUBJECTS = {"kernel": InspectKernel, "equivariance": InspectEquivariance, "data": InspectData}
 """The keys that each subject of ``inspect`` reads."""
 
 

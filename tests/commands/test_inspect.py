@@ -147,8 +147,11 @@ def test_a_broken_run_is_called_broken_without_a_dataset(here, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "`cliffsteer inspect` needs a subject: `cliffsteer inspect kernel` or `cliffsteer inspect equivariance`."),
-        (["kernle"], "`inspect kernle` is unknown: did you mean 'kernel'? subjects: kernel, equivariance."),
+        (
+            [],
+            "`cliffsteer inspect` needs a subject: `cliffsteer inspect kernel` or `cliffsteer inspect equivariance` or",
+        ),
+        (["kernle"], "`inspect kernle` is unknown: did you mean 'kernel'? subjects: kernel, equivariance, data."),
         (["kernel", "split=test"], "`split` is not a key of `inspect kernel`; its keys: run, out, layer"),
         (["equivariance", "run=runs/plain", "kernel_size=3"], "`kernel_size` is not a key of `inspect equivariance`"),
         (["equivariance"], "`run` is missing: give it as `cliffsteer inspect equivariance run=...`."),
@@ -182,7 +185,7 @@ def test_help_is_that_of_the_subject(capsys, subject):
     assert f"Usage: cliffsteer inspect {subject} " in text
     keys = text.partition("Keys:\n")[2].partition("\n\n")[0]
     assert ("kernel_size:" in keys) == (subject == "kernel")
-    assert ("split:" in keys) == (subject == "equivariance")
+    assert ("split:" in keys) == (subject in ("equivariance", "data"))
 
 
 def test_subjects_have_a_function_and_keys_and_the_kernels_options_exist(capsys):

@@ -12,9 +12,25 @@ from cliffsteer.solvers import Solver, State, register
 
 @register("advected_heat")
 class AdvectedHeat(Solver):
-    """Exact solution of ∂ₜT + w·∇T = κ ∇²T, observed as temperature T and heat flux −κ ∇T."""
+    """Exact solution of ∂ₜT + w·∇T = κ ∇²T, observed as temperature T and heat flux −κ ∇T.
 
-    def __init__(self, cells: int = 8, dim: int = 2, dt: float = 0.1, conductivity: float = 0.02, pace: float = 0.0):
+    Args:
+        cells, dim, dt, conductivity: what they say.
+        pace: seconds that a step takes.
+        limit: a trajectory whose wind along the first axis is stronger becomes NaN in its second step.
+    """
+
+    difficulty = "Nothing: the solution is exact."
+
+    def __init__(
+        self,
+        cells: int = 8,
+        dim: int = 2,
+        dt: float = 0.1,
+        conductivity: float = 0.02,
+        pace: float = 0.0,
+        limit: float = 1e9,
+    ):
         self.grid = Grid((cells,) * dim, 1 / cells)
         fields = [
             Field("temperature", 0, "K"),
@@ -23,7 +39,7 @@ class AdvectedHeat(Solver):
             Field("conductivity", 0, "m^2/s", "parameter", (conductivity,)),
         ]
         self.spec = FieldSpec((1,) * dim, fields)
-        self.dt, self.pace, self.conductivity = dt, pace, conductivity
+        self.dt, self.pace, self.conductivity, self.limit = dt, pace, conductivity, limit
         self.axes = tuple(range(-dim, 0))
         waves = [2 * math.pi * torch.fft.fftfreq(cells, 1 / cells, dtype=torch.float64)] * dim
         self.k = torch.stack(torch.meshgrid(*waves, indexing="ij"))
@@ -34,7 +50,8 @@ class AdvectedHeat(Solver):
         wind = [torch.randn(self.grid.dim, generator=g, dtype=torch.float64) for g in generators]
         conductivity = torch.full((len(seeds), 1), self.conductivity, dtype=torch.float64)
         parameters = {"wind": torch.stack(wind), "conductivity": conductivity}
-        return State({"temperature": 300 + torch.stack(noise)}, parameters)
+        steps = torch.zeros(len(seeds), dtype=torch.int64)
+        return State({"temperature": 300 + torch.stack(noise), "steps": steps}, parameters)
 
     def advance(self, state):
         time.sleep(self.pace)
@@ -43,7 +60,10 @@ class AdvectedHeat(Solver):
         damping = state.parameters["conductivity"][:, 0][extra] * self.k.square().sum(0)
         spectrum = torch.fft.fftn(state.values["temperature"], dim=self.axes)
         moved = torch.fft.ifftn(spectrum * torch.exp((-damping - 1j * phase) * self.dt), dim=self.axes).real
-        return State({"temperature": moved}, state.parameters)
+        steps = state.values["steps"] + 1
+        lost = (state.parameters["wind"][:, 0] > self.limit) & (steps > 1)
+        moved = moved.masked_fill(lost[extra], math.nan)
+        return State({"temperature": moved, "steps": steps}, state.parameters)
 
     def observe(self, state):
         temperature = state.values["temperature"]
@@ -54,9 +74,21 @@ class AdvectedHeat(Solver):
 
     def restore(self, frames, parameters=None):
         temperature = self.spec.unpack(frames)["temperature"][:, -1, 0].double()
-        return State({"temperature": temperature}, self.read_parameters(parameters, len(frames)))
+        steps = torch.zeros(len(frames), dtype=torch.int64)
+        return State({"temperature": temperature, "steps": steps}, self.read_parameters(parameters, len(frames)))
+
+    def conserved(self, frames):
+        return {"heat": self.spec.unpack(frames)["temperature"].flatten(2).mean(2)}
 
 
-def die(task, tick):
-    """A task whose process ends as if the system had killed it."""
+def count_slowly(job, tick):
+    """A job of so many small parts."""
+    for _ in range(job):
+        time.sleep(0.01)
+        tick(1)
+    return os.getpid(), job
+
+
+def die(job, tick):
+    """A job whose process ends as if the system had killed it."""
     os._exit(1)

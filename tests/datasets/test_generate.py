@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import h5py
 import pytest
 import torch
 
-from cliffsteer.datasets import Recipe, TrajectoryDataset, generate, verify
+from cliffsteer.datasets import Recipe, TrajectoryDataset, generate, read_manifest, trajectory_seed, verify
 from cliffsteer.solvers import create
 
 HERE = str(Path(__file__).parent)
 
 
 def contents(root):
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    """All that must be the same byte for byte: everything but the data card, which says how long it took."""
+    paths = [p for p in sorted(root.rglob("*")) if p.is_file() and p.name != "README.md"]
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in paths}
 
 
 def changed(recipe, **changes):
@@ -28,6 +31,7 @@ def changed(recipe, **changes):
 def test_what_is_there(finished):
     assert sorted(contents(finished)) == [
         "dataset.json",
+        "frames.png",
         "train/shard_00000.hdf5",
         "train/shard_00001.hdf5",
         "train/shard_00002.hdf5",
@@ -206,10 +210,68 @@ def test_a_folder_in_use_is_refused(dataset, recipe):
 def test_a_simulation_that_blows_up_names_solver_seed_and_step(workers, recipe, tmp_path):
     # heat that flows from cold to warm: grows without bound
     unstable = changed(recipe, options={"cells": 8, "conductivity": -20.0})
-    message = r"Solver 'advected_heat' made NaN or infinite values by step \d+ of the trajectory with seed \d+ \(traj"
+    message = (
+        r"Solver 'advected_heat' made NaN or infinite values by step \d+ of the trajectory with seed \d+ \(trajectory"
+        r" \d+ of train/shard_0000\d.hdf5\), and so did 3 seed\(s\) before it: try a smaller time step.*2 more shard"
+    )
     with pytest.raises(ValueError, match=message):
         generate(unstable, tmp_path / "d", workers=workers, progress=False)
     assert [path.name for path in (tmp_path / "d").rglob("*") if path.is_file()] == ["dataset.json"]
+    assert len(read_manifest(tmp_path / "d").failures) == 3  # after which it gave up
+
+
+FRAGILE = Recipe("advected_heat", {"cells": 4, "limit": 0.3}, {"train": 6, "valid": 2}, frames=4, batch=2, seed=1)
+
+
+@pytest.fixture(scope="module")
+def replaced(tmp_path_factory):
+    """A dataset of which some trajectories had to be replaced."""
+    return generate(FRAGILE, tmp_path_factory.mktemp("replaced") / "d", progress=False, retries=8)
+
+
+def test_a_trajectory_that_diverges_is_replaced_and_noted(replaced, caplog, tmp_path):
+    generate(FRAGILE, tmp_path / "d", progress=False, retries=8)
+    manifest = read_manifest(replaced)
+    assert verify(replaced) == []
+    assert (manifest.complete, manifest.failures) == (True, {})
+    notes = [note for entry in manifest.shards["train"] for note in entry.replaced]
+    told = [text for text in caplog.messages if "another seed took its place" in text]
+    assert 2 <= len(notes) <= len(told) < 12
+    card = (replaced / "README.md").read_text()
+    for note in notes:
+        assert note["step"] == 2
+        assert note["seed"] not in TrajectoryDataset(replaced, "train").seeds
+        assert any(f"trajectory with seed {note['seed']} (trajectory {note['trajectory']} of train" in t for t in told)
+        assert f"seed {note['seed']} diverged by step 2" in card
+    train = TrajectoryDataset(replaced, "train")
+    attempts = [sum(note["trajectory"] == i for note in notes) for i in range(6)]
+    assert train.seeds == tuple(trajectory_seed(1, "train", i, attempts[i]) for i in range(6))
+    assert float(train.spec.unpack_parameters(train.parameters)["wind"][:, 0].max()) <= 0.3
+    assert contents(tmp_path / "d") == contents(replaced)
+
+
+def test_replaced_trajectories_are_the_same_in_other_processes_and_after_damage(replaced, tmp_path):
+    shutil.copytree(replaced, tmp_path / "d")
+    for path in (tmp_path / "d" / "train").iterdir():
+        path.unlink()
+    generate(FRAGILE, tmp_path / "d", workers=2, progress=False, retries=8)
+    assert contents(tmp_path / "d") == contents(replaced)
+
+
+def test_a_trajectory_that_diverges_with_every_seed_is_recorded_and_the_others_are_made(replaced, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"\(trajectory \d of .*\): try a smaller time step, other options or more"):
+        generate(FRAGILE, tmp_path / "d", retries=0)
+    manifest = read_manifest(tmp_path / "d")
+    assert 1 <= len(manifest.failures) < 4
+    assert f"{len(manifest.failures)} failed" in capsys.readouterr().err
+    assert {entry.file for split in manifest.shards.values() for entry in split} - manifest.failures.keys() == {
+        path.relative_to(tmp_path / "d").as_posix() for path in tmp_path.glob("d/*/*.hdf5")
+    }
+    assert set(manifest.failures.values()) < set(verify(tmp_path / "d"))
+    with pytest.raises(ValueError, match="is unfinished"):
+        TrajectoryDataset(tmp_path / "d", "train")
+    generate(FRAGILE, tmp_path / "d", progress=False, retries=8)
+    assert contents(tmp_path / "d") == contents(replaced)
 
 
 def test_a_solver_that_fails_says_where(recipe, tmp_path):
@@ -225,6 +287,8 @@ def test_unknown_solvers_and_options_and_worker_counts(recipe, tmp_path):
         generate(changed(recipe, options={"cell": 8}), tmp_path / "d", progress=False)
     with pytest.raises(ValueError, match=r"`workers` \(=0\) must be at least 1"):
         generate(recipe, tmp_path / "d", workers=0)
+    with pytest.raises(ValueError, match=r"`retries` \(=-1\) must not be negative"):
+        generate(recipe, tmp_path / "d", retries=-1)
     assert not (tmp_path / "d").exists()
 
 

@@ -2,9 +2,12 @@ import hashlib
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 
+from cliffsteer.commands.generate import recipe as composed_recipe
+from cliffsteer.commands.schema import register
 from cliffsteer.datasets import Recipe, trajectory_seed
-from cliffsteer.datasets.recipe import differences
+from cliffsteer.datasets.recipe import differences, recipe_overrides
 
 
 def test_shards_cover_every_trajectory_once_in_order():
@@ -57,3 +60,20 @@ def test_differences_name_the_nested_key():
         "`options.dt` is 1 there, 2.0 here",
     ]
     assert differences(one.to_dict(), Recipe("smoke", {"dt": 1.0}).to_dict()) == []
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Recipe("smoke", {"resolution": 8, "buoyancy_range": [0.2, 0.8]}, {"train": 3, "valid": 1, "test": 2}, frames=7),
+        Recipe("smoke", {"viscosity": None}, {"train": 3, "far-away": 1}, every=2, skip=1, batch=2, seed=9),
+    ],
+)
+def test_overrides_make_the_recipe(made):
+    register()
+    with initialize_config_module("cliffsteer.conf", version_base="1.3"):
+        found = composed_recipe(compose("generate", recipe_overrides(made)))
+    assert (found.solver, found.splits) == (made.solver, made.splits)
+    assert found.options | made.options == found.options
+    keys = ("frames", "every", "skip", "batch", "seed")
+    assert [getattr(found, key) for key in keys] == [getattr(made, key) for key in keys]
