@@ -1,4 +1,4 @@
-"""Public helpers to test equivariance of layers, networks and Steppers, in this package and in plugins."""
+"""Public helpers to test layers, networks, Steppers and simulators, in this package and in plugins."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.conformance import check_solver
 from cliffsteer.grid import Grid
 from cliffsteer.symmetry import SignedPermutation, lattice_symmetries
+
+__all__ = ["assert_equivariant", "check_solver", "equivariance_errors"]
 
 Map = Callable[[Tensor], Tensor]
 

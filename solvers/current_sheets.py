@@ -21,8 +21,8 @@ from torch import Tensor
 
 from cliffsteer.grid import Grid
 from cliffsteer.solvers.inclusions import covered
-from cliffsteer.solvers.maxwell import read_options, read_pair
-from cliffsteer.solvers.options import number, whole
+from cliffsteer.solvers.maxwell import read_options
+from cliffsteer.solvers.options import number, read_pair, whole
 from cliffsteer.solvers.yee import YeeGrid
 
 
@@ -69,9 +69,8 @@ class CurrentSheets:
 
     def draw(self, grid: Grid, generator: torch.Generator) -> Tensor:
         """One row per sheet: centre, sides, P/ε₀ (each one number per axis), period, phase; (count, 3·dim + 2)."""
-        return torch.stack([self._row(grid, generator) for _ in range(self.count)] or [torch.zeros(0)]).view(
-            self.count, 3 * grid.dim + 2
-        )
+        rows = [self._row(grid, generator) for _ in range(self.count)]
+        return torch.stack(rows) if rows else torch.zeros(0, 3 * grid.dim + 2, dtype=torch.float64)
 
     def waveform(self, sheets: Tensor, time: Tensor) -> Tensor:
         """s(t) of sheets (batch, sheet, column) at times (batch,) in m/c, shape (batch, sheet)."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.maxwell import read_options, read_pair
-from cliffsteer.solvers.options import whole
+from cliffsteer.solvers.maxwell import read_options
+from cliffsteer.solvers.options import read_pair, whole
 
 
 @dataclass(frozen=True)

@@ -121,21 +121,6 @@ def read_options(name: str, options: Mapping[str, Any] | None, cls: type) -> dic
     return dict(options)
 
 
-def read_pair(name: str, pair: Any, unit: str = "", **limits: float) -> tuple[float, float]:
-    """The lowest and the highest value of what is drawn.
-
-    Raises:
-        ValueError: it is not a pair of finite numbers in order, or exceeds the limits of ``options.number``.
-    """
-    values = list(pair) if isinstance(pair, Sequence) and not isinstance(pair, str) else []
-    if len(values) != 2:
-        raise ValueError(f"`{name}` (={pair!r}) must be a pair (lowest, highest).")
-    lowest, highest = (number(name, value, unit, **limits) for value in values)
-    if lowest > highest:
-        raise ValueError(f"`{name}` (={pair!r}) must be a pair (lowest, highest), lowest <= highest.")
-    return lowest, highest
-
-
 def _per_axis(name: str, value: Any) -> list[Any]:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * 3
     if len(values) != 3:

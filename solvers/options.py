@@ -53,21 +53,28 @@ def number(name: str, value: Any, unit: str = "", low: float = -math.inf, above:
     return float(value)
 
 
-def number_range(name: str, pair: Any, low: float = -math.inf, above: float = -math.inf) -> tuple[float, float] | None:
-    """The option ``{name}_range``, lowest and highest value of what each trajectory draws, or None.
+def read_pair(name: str, pair: Any, unit: str = "", **limits: float) -> tuple[float, float]:
+    """The lowest and the highest value of what is drawn.
 
     Raises:
         ValueError: it is not a pair of finite numbers in order, or exceeds the limits of ``number``.
     """
-    if pair is None:
-        return None
-    values = tuple(pair) if isinstance(pair, Sequence) and not isinstance(pair, str) else ()
+    values = list(pair) if isinstance(pair, Sequence) and not isinstance(pair, str) else []
     if len(values) != 2:
-        raise ValueError(f"`{name}_range` (={pair!r}) must be a pair (lowest, highest).")
-    lowest, highest = (number(f"{name}_range", value, low=low, above=above) for value in values)
+        raise ValueError(f"`{name}` (={pair!r}) must be a pair (lowest, highest).")
+    lowest, highest = (number(name, value, unit, **limits) for value in values)
     if lowest > highest:
-        raise ValueError(f"`{name}_range` (={pair!r}) must be a pair (lowest, highest), lowest <= highest.")
+        raise ValueError(f"`{name}` (={pair!r}) must be a pair (lowest, highest), lowest <= highest.")
     return lowest, highest
+
+
+def number_range(name: str, pair: Any, low: float = -math.inf, above: float = -math.inf) -> tuple[float, float] | None:
+    """The option ``{name}_range``, lowest and highest value of what each trajectory draws, or None.
+
+    Raises:
+        ValueError: as ``read_pair``.
+    """
+    return None if pair is None else read_pair(f"{name}_range", pair, low=low, above=above)
 
 
 def value_or_range(

@@ -24,6 +24,12 @@ _BUILT_IN = {
     "maxwell3d_yee": "cliffsteer.solvers.maxwell3d_yee",
     "smoke": "cliffsteer.solvers.smoke",
     "smoke_phiflow": "cliffsteer.solvers.smoke_phiflow",
+    "smoke_scene": "cliffsteer.solvers.smoke_scene",
+    "turbulence": "cliffsteer.solvers.turbulence",
+    "shallow_water": "cliffsteer.solvers.shallow_water",
+    "klein_gordon": "cliffsteer.solvers.klein_gordon",
+    "klein_gordon_spacetime": "cliffsteer.solvers.klein_gordon_spacetime",
+    "wave": "cliffsteer.solvers.klein_gordon",
 }
 _REGISTERED: dict[str, type[Solver]] = {}
 

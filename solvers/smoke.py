@@ -184,7 +184,7 @@ class Smoke(Solver):
         _require_finite("viscosity", viscosity)
         if not viscosity.numel():
             return
-        low, high = (float(v) for v in viscosity.aminmax())
+        low, high = (float(v) for v in viscosity.detach().aminmax())
         if not low >= 0:
             raise ValueError(f"`viscosity` (={low:g} m²/s) must not be negative.")
         h, limit = min(self.grid.spacing), 1 / (2 * self.grid.dim)

@@ -17,9 +17,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from cliffsteer.solvers.base import State
+from cliffsteer.solvers.options import require_values
 from cliffsteer.solvers.registry import register
 from cliffsteer.solvers.smoke import Smoke
 
@@ -48,6 +47,7 @@ class SmokePhiFlow(Smoke):
     """
 
     name: ClassVar[str] = "smoke_phiflow"
+    way_out: ClassVar[str] = ", or the native solver 'smoke', whose projection is exact"
 
     def __init__(self, tolerance: float = 1e-10, **options: Any):
         if not isinstance(tolerance, float) or not 0 < tolerance < 1:
@@ -59,46 +59,69 @@ class SmokePhiFlow(Smoke):
         """The state one ``dt`` later, by PhiFlow.
 
         Raises:
-            ValueError: a viscosity that is unstable, or a pressure solve that does not reach the tolerance.
+            ValueError: a parameter that is not finite, a viscosity that is negative or too large to be stable, or a
+                pressure solve that does not reach the tolerance.
         """
         self.check_viscosity(state.parameters["viscosity"])
+        require_values("buoyancy", state.parameters["buoyancy"], "m/s²")
+        if not len(state.parameters["viscosity"]):  # no trajectory, nothing to move
+            return state
         with phiflow() as phi:
             return self._advance(phi, state)
 
     def _advance(self, phi: SimpleNamespace, state: State) -> State:
         math, dt = phi.math, self.dt
-        axes = _AXES[: self.grid.dim]
-        batch, space = math.batch("batch"), math.spatial(",".join(axes))
-
-        def wrap(x: Tensor) -> Any:
-            return math.wrap(x, batch, space)
-
-        domain = dict(zip(axes, self.grid.shape, strict=True))
-        bounds = phi.geom.Box(**dict(zip(axes, self.grid.extent, strict=True)))
-        smoke = phi.field.CenteredGrid(wrap(state.values["density"]), math.extrapolation.BOUNDARY, bounds)
-        faces = {axis: wrap(face) for axis, face in zip(axes, self.faces(state), strict=True)}
-        velocity = phi.field.StaggeredGrid(math.stack(faces, math.dual("vector")), 0, bounds, **domain)
-        buoyancy = math.wrap(state.parameters["buoyancy"], batch, math.channel(vector=",".join(axes)))
+        batch, space = self._dimensions(phi)
+        smoke, velocity = self._fields(phi, state)
+        buoyancy = math.wrap(state.parameters["buoyancy"], batch, math.channel(vector=",".join(space.names)))
         viscosity = math.wrap(state.parameters["viscosity"][:, 0], batch)
 
-        smoke = phi.advect.semi_lagrangian(smoke, velocity, dt)
-        lift = phi.field.resample(smoke * buoyancy, velocity)
-        velocity = phi.advect.semi_lagrangian(velocity, velocity, dt) + lift * dt
+        smoke, moved = self._carry(phi, state, smoke, velocity)
+        lift = phi.field.resample(smoke * buoyancy, moved)
+        velocity = moved.with_values(moved.values + lift.values * dt)
         velocity = phi.diffuse.explicit(velocity, viscosity, dt)
+        velocity = self._project(phi, state, velocity)
+
+        order = ",".join(("batch", *space.names))
+        density = smoke.values.native(order)
+        projected = [velocity.values[{"~vector": axis}].native(order) for axis in space.names]
+        return self.with_values(state, density, projected)
+
+    def _dimensions(self, phi: SimpleNamespace) -> tuple[Any, Any]:
+        """PhiFlow's names for batch and grid axes."""
+        return phi.math.batch("batch"), phi.math.spatial(",".join(_AXES[: self.grid.dim]))
+
+    def _extrapolations(self, phi: SimpleNamespace) -> tuple[Any, Any]:
+        """What smoke and velocity are beyond the sides."""
+        return phi.math.extrapolation.BOUNDARY, phi.math.extrapolation.ZERO
+
+    def _fields(self, phi: SimpleNamespace, state: State) -> tuple[Any, Any]:
+        """Smoke and velocity of a state as PhiFlow's fields."""
+        math = phi.math
+        dimensions = self._dimensions(phi)
+        axes = dimensions[1].names
+        bounds = phi.geom.Box(**dict(zip(axes, self.grid.extent, strict=True)))
+        beyond_smoke, beyond_velocity = self._extrapolations(phi)
+        smoke = phi.field.CenteredGrid(math.wrap(state.values["density"], *dimensions), beyond_smoke, bounds)
+        faces = {axis: math.wrap(face, *dimensions) for axis, face in zip(axes, self.faces(state), strict=True)}
+        values, domain = math.stack(faces, math.dual("vector")), dict(zip(axes, self.grid.shape, strict=True))
+        return smoke, phi.field.StaggeredGrid(values, beyond_velocity, bounds, **domain)
+
+    def _carry(self, phi: SimpleNamespace, state: State, smoke: Any, velocity: Any) -> tuple[Any, Any]:
+        """Smoke and velocity carried along for one ``dt``."""
+        return tuple(phi.advect.semi_lagrangian(field, velocity, self.dt) for field in (smoke, velocity))
+
+    def _project(self, phi: SimpleNamespace, state: State, velocity: Any, obstacles: Any = ()) -> Any:
+        """The velocity less its pressure gradient, free of divergence."""
         limit = 100 * max(self.grid.shape)
-        solve = math.Solve("CG", self.tolerance, self.tolerance, max_iterations=limit, rank_deficiency=0)
+        solve = phi.math.Solve("CG", self.tolerance, self.tolerance, max_iterations=limit, rank_deficiency=0)
         try:
-            velocity, _ = phi.fluid.make_incompressible(velocity, solve=solve)
-        except math.ConvergenceException as error:
+            return phi.fluid.make_incompressible(velocity, obstacles, solve)[0]
+        except phi.math.ConvergenceException as error:
             raise ValueError(
                 f"`tolerance` (={self.tolerance:g}) was not reached by the pressure solve within {limit} iterations:"
-                " choose a larger one, or the native solver 'smoke', whose projection is exact."
+                f" choose a larger one{self.way_out}."
             ) from error
-
-        order = ",".join(("batch", *axes))
-        density = smoke.values.native(order)
-        projected = [velocity.values[{"~vector": axis}].native(order) for axis in axes]
-        return self.with_values(state, density, projected)
 
 
 @contextlib.contextmanager
@@ -110,6 +133,7 @@ def phiflow() -> Iterator[SimpleNamespace]:
     with warnings.catch_warnings():
         for category in (DeprecationWarning, UserWarning):
             warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", r".* has been traced \d+ times", RuntimeWarning)  # one trace for each shape
         phi = SimpleNamespace(**{name: importlib.import_module(module) for name, module in _MODULES.items()})
         with phi.backend.TORCH, phi.math.precision(64):
             yield phi

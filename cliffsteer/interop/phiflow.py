@@ -48,7 +48,8 @@ class PhiFlowStep:
         parameters: parameter fields of the stepper by name; those left out take its defaults.
 
     Raises:
-        ValueError: names that are not the stepper's, or a dynamic field that is neither scalar nor vector.
+        ValueError: names that are not the stepper's, a dynamic field that is neither scalar nor vector, or one of an
+            obstacle.
 
     Example:
         >>> from phi.field import CenteredGrid, StaggeredGrid  # doctest: +SKIP
@@ -72,6 +73,11 @@ class PhiFlowStep:
         odd = [field.name for field in dynamic.values() if field.grade > 1]
         if odd:
             raise ValueError(f"`stepper` has the field {odd[0]!r} of grade > 1: PhiFlow knows scalars and vectors.")
+        if "solid" in dynamic:
+            raise ValueError(
+                "`stepper` has the field 'solid', which tells where an obstacle is: PhiFlow's fields do not hold it,"
+                " and the velocities made of them here would flow through it; call `stepper.step` on frames instead."
+            )
         self.fields = tuple(fields or sorted(dynamic, key=lambda name: -dynamic[name].grade))
         if sorted(self.fields) != sorted(dynamic):
             raise ValueError(

@@ -12,7 +12,7 @@ with warnings.catch_warnings():  # PhiFlow's imports use deprecated numpy names
     from phi.torch import TORCH
 
 from cliffsteer import Field, FieldSpec, Grid, rollout
-from cliffsteer.hybrid import Alternate
+from cliffsteer.coupling import Alternate
 from cliffsteer.interop.phiflow import PhiFlowStep, boundary_kinds
 from cliffsteer.solvers import create
 
@@ -324,6 +324,8 @@ def test_steppers_that_do_not_fit_are_refused(solver):
     shift.spec = FieldSpec((1, 1), [Field("vorticity", 2, "1/s")])
     with pytest.raises(ValueError, match="has the field 'vorticity' of grade > 1"):
         PhiFlowStep(shift)
+    with pytest.raises(ValueError, match="`stepper` has the field 'solid', which tells where an obstacle is"):
+        PhiFlowStep(create("smoke_scene", resolution=8, obstacle_radius=6.0))
 
 
 def test_fields_can_be_given_in_another_order(solver, state):

@@ -1,6 +1,7 @@
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +50,12 @@ def test_built_in_solvers_are_listed_with_one_line_each():
     lines = available()
     assert {"smoke", "smoke_phiflow"} <= set(lines)
     assert all(line and "\n" not in line for line in lines.values())
+
+
+def test_the_page_of_simulators_has_all_of_them():
+    page = (Path(__file__).parents[2] / "docs" / "simulators.md").read_text(encoding="utf-8")
+    headings = {name for line in page.splitlines() if line.startswith("## ") for name in line[3:].split(", ")}
+    assert set(registry._BUILT_IN) <= headings
 
 
 def test_a_registered_solver_is_a_stepper(registered):

@@ -1,0 +1,396 @@
+"""check_solver passes what keeps the contract, on all registered solvers, and names what does not."""
+
+import pytest
+import torch
+
+from cliffsteer import Field, FieldSpec, Grid
+from cliffsteer.solvers import Solver, State, available, create
+from cliffsteer.solvers.registry import _BUILT_IN as BUILT_IN
+from cliffsteer.symmetry import SignedPermutation
+from cliffsteer.testing import check_solver
+
+GENERATORS = [SignedPermutation((0, 1, 2), (-1, 1, 1)), SignedPermutation((1, 2, 0), (1, 1, 1))]
+
+# Small options, and what the check must be told. Solvers that are not named here are checked with 8 cells a side.
+CASES = {
+    "klein_gordon": [
+        ({"resolution": 8, "dim": 1, "scale": 0.5}, {}),
+        ({"resolution": 7, "dim": 3, "scale": 0.5, "mass_range": (1, 9)}, {}),
+    ],
+    "klein_gordon_spacetime": [({"resolution": 8, "wavelengths": (0.6, 1.0), "boost": 0.1}, {"restores": False})],
+    "maxwell_charges": [({"resolution": 4, "block": 4}, {"restores": False, "seeds": (0, 1), "steps": 1})],
+    "maxwell_spacetime": [({"resolution": 6}, {"restores": False})],
+    "maxwell2d": [({"resolution": 8}, {"restores": False})],
+    "maxwell3d": [({"resolution": 6}, {})],
+    "maxwell3d_pdearena": [({"resolution": 4}, {"roundtrip": 0.2})],  # frames are averages of 2³ cells
+    "maxwell3d_yee": [({"resolution": 6}, {})],
+    "shallow_water": [
+        ({"resolution": 16, "scale": 3e6}, {}),
+        ({"resolution": 12, "scale": 4e6, "coriolis_range": (-1e-4, 1e-4), "gravity_range": (5, 10)}, {}),
+    ],
+    "smoke": [
+        ({"resolution": 12}, {}),
+        ({"resolution": 6, "dim": 3, "buoyancy_range": (0.1, 0.5), "viscosity_range": (0, 0.01)}, {}),
+    ],
+    "smoke_phiflow": [({"resolution": 6}, {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1})],
+    "smoke_scene": [
+        (
+            {"resolution": 6, "boundary": ("slip", ("no_slip", "open")), "obstacle_radius": 7.0},
+            {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "symmetry": [SignedPermutation((0, 1), (-1, 1))]},
+        ),
+        (
+            {"resolution": 6, "dim": 3, "obstacle_radius_range": (6, 8)},
+            {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "symmetry": GENERATORS},
+        ),
+    ],
+    "turbulence": [
+        ({"resolution": 12, "scale": 2.0, "substeps": 1, "viscosity_range": (0.01, 0.02)}, {}),
+        ({"resolution": 14, "scale": 2.0, "substeps": 1, "forcing": "kolmogorov", "force_waves": 2}, {}),
+        ({"resolution": 8, "scale": 3.0, "substeps": 1, "dim": 3}, {}),
+    ],
+    "wave": [({"resolution": 8, "scale": 0.5}, {})],
+}
+SLOW = {("smoke_phiflow", 0), ("smoke_scene", 1)}
+
+
+def cases():
+    for name in available():
+        if name in BUILT_IN:  # other tests register plugins of their own
+            for number, (options, told) in enumerate(CASES.get(name, [({"resolution": 8}, {})])):
+                marks = [pytest.mark.slow] if (name, number) in SLOW else []
+                yield pytest.param(name, options, told, marks=marks, id=f"{name}-{number}")
+
+
+@pytest.mark.parametrize(("name", "options", "told"), list(cases()))
+def test_all_solvers_keep_the_contract(name, options, told):
+    check_solver(create(name, **options), **told)
+
+
+# ------------------------------------------------------------------------------------------ solvers that do not
+
+
+class Spin(Solver):
+    """A scalar that decays, and a vector field that turns: ∂ₜs = −κs, ∂ₜv = ω v⌋I."""
+
+    name = "spin"
+    spin_grade = 2
+
+    def __init__(self):
+        self.grid, self.dt = Grid((5, 5)), 0.5
+        self.spec = FieldSpec(
+            (1, 1),
+            [
+                Field("amount", 0),
+                Field("arrow", 1),
+                Field("decay", 0, "1/s", "parameter", (0.3,)),
+                Field("spin", self.spin_grade, "1/s", "parameter", (0.7,)),
+            ],
+        )
+
+    def initial(self, seeds):
+        noise = [
+            torch.randn(3, *self.grid.shape, generator=torch.Generator().manual_seed(s), dtype=torch.float64)
+            for s in seeds
+        ]
+        noise = torch.stack(noise)
+        return State({"amount": noise[:, 0], "arrow": noise[:, 1:]}, self.read_parameters(None, len(noise)))
+
+    def advance(self, state):
+        decay, angle = (self.dt * state.parameters[name].view(-1, 1, 1) for name in ("decay", "spin"))
+        x, y = state.values["arrow"].unbind(1)
+        turned = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y], 1)
+        return State({"amount": state.values["amount"] * torch.exp(-decay), "arrow": turned}, state.parameters)
+
+    def observe(self, state):
+        return self.spec.pack({name: value[:, None] for name, value in state.values.items()})
+
+    def restore(self, frames, parameters=None):
+        self.require_finite(frames)
+        fields = self.spec.unpack(frames[:, -1:].double())
+        values = {"amount": fields["amount"][:, 0, 0], "arrow": fields["arrow"][:, 0]}
+        return State(values, self.read_parameters(parameters, len(frames)))
+
+
+def test_a_sound_solver_passes():
+    check_solver(Spin())
+    check_solver(Spin(), symmetry=[SignedPermutation((1, 0), (-1, 1))], changes={"spin": 2.0}, seeds=(5, 6), steps=1)
+
+
+BROKEN = {}
+
+
+def broken(message, **told):
+    def note(cls):
+        BROKEN[cls.__name__] = (cls, message, told)
+        return cls
+
+    return note
+
+
+@broken("it has no `dt`")
+class NoTimeStep(Spin):
+    def __init__(self):
+        super().__init__()
+        del self.dt
+
+
+@broken(r"`dt` \(=0\) is no positive number")
+class NoTime(Spin):
+    def __init__(self):
+        super().__init__()
+        self.dt = 0
+
+
+@broken(r"`grid` has 1 axes, but CliffordAlgebra\(\(1, 1\)\) of `spec` needs 2")
+class OtherGrid(Spin):
+    def __init__(self):
+        super().__init__()
+        self.grid = Grid((5,))
+
+
+@broken(r"`initial` raised TypeError")
+class InitialFails(Spin):
+    def initial(self, seeds):
+        return super().initial(seeds + 1)
+
+
+@broken("`initial` gives other states for the same seeds, or with another global seed")
+class GlobalNoise(Spin):
+    def initial(self, seeds):
+        state = super().initial(seeds)
+        return State({**state.values, "amount": torch.rand_like(state.values["amount"])}, state.parameters)
+
+
+@broken("`initial` gives other states for a seed when others stand beside it")
+class SharedGenerator(Spin):
+    def initial(self, seeds):
+        state, generator = super().initial(seeds), torch.Generator().manual_seed(seeds[0])
+        noise = torch.randn(len(seeds), *self.grid.shape, dtype=torch.float64, generator=generator)
+        return State({**state.values, "amount": noise}, state.parameters)
+
+
+@broken("`initial` gives the same state for the seeds 0 and 1")
+class DeafToSeeds(Spin):
+    def initial(self, seeds):
+        return super().initial([0] * len(seeds))
+
+
+@broken("`amount` in the state of `initial` is torch.float32, not float64")
+class SinglePrecision(Spin):
+    def initial(self, seeds):
+        state = super().initial(seeds)
+        return State({name: value.float() for name, value in state.values.items()}, state.parameters)
+
+
+@broken(r"`initial` gives parameters {'decay': \(3, 1\)}, but `spec` declares {'decay': \(3, 1\), 'spin': \(3, 1\)}")
+class LostParameter(Spin):
+    def initial(self, seeds):
+        state = super().initial(seeds)
+        return State(state.values, {"decay": state.parameters["decay"]})
+
+
+@broken(r"`arrow` in the state of `initial` has shape \(2, 3, 5, 5\): batch \(3\) is first")
+class BatchSecond(Spin):
+    def initial(self, seeds):
+        state = super().initial(seeds)
+        return State({**state.values, "arrow": state.values["arrow"].transpose(0, 1)}, state.parameters)
+
+
+@broken("`advance` changes the state that it is given")
+class InPlace(Spin):
+    def advance(self, state):
+        state.values["amount"].mul_(0.5)
+        return super().advance(state)
+
+
+@broken("`advance` gives another result when it is called again")
+class Restless(Spin):
+    def advance(self, state):
+        later = super().advance(state)
+        return State({**later.values, "amount": torch.rand_like(later.values["amount"])}, later.parameters)
+
+
+@broken("`advance` gives another `amount` for seed 0 when others stand beside it")
+class Mixing(Spin):
+    def advance(self, state):
+        later = super().advance(state)
+        mean = later.values["amount"].mean(0, keepdim=True)
+        return State({**later.values, "amount": later.values["amount"] + 0.1 * mean}, later.parameters)
+
+
+@broken("`amount` in the state of `advance` holds NaN or infinite values")
+class Divergent(Spin):
+    def advance(self, state):
+        later = super().advance(state)
+        return State({**later.values, "amount": later.values["amount"] / 0}, later.parameters)
+
+
+@broken("`advance` changes a parameter")
+class DriftingParameter(Spin):
+    def advance(self, state):
+        later = super().advance(state)
+        return State(later.values, {**later.parameters, "decay": 2 * later.parameters["decay"]})
+
+
+@broken(r"`observe` gives frames of shape \(3, 4, 5, 5\), not \(3, 1, 4, 5, 5\)")
+class NoTimeAxis(Spin):
+    def observe(self, state):
+        return super().observe(state)[:, 0]
+
+
+@broken("`observe` gives frames in torch.float32, not torch.float64")
+class CoarseFrames(Spin):
+    def observe(self, state):
+        return super().observe(state).float()
+
+
+@broken("`observe` gives frames that are not zero on blades that hold no field of `spec`")
+class Stray(Spin):
+    def observe(self, state):
+        frames = super().observe(state)
+        frames[:, :, 3] = frames[:, :, 0]
+        return frames
+
+
+@broken(r"`observe\(restore\(frames\)\)` is off `frames` by 1.5e-01, more than 1e-10")
+class Blurred(Spin):
+    def restore(self, frames, parameters=None):
+        return super().restore(torch.cat([frames[:, :, :1] * 0.7, frames[:, :, 1:]], 2), parameters)
+
+
+@broken("`restore` does not keep parameter `decay`")
+class Defaults(Spin):
+    def restore(self, frames, parameters=None):
+        state = super().restore(frames, parameters)
+        return State(state.values, self.read_parameters({"decay": 1.0}, len(frames)))
+
+
+@broken("`restore` takes frames: check it with restores=True", restores=False)
+class Restorable(Spin):
+    pass
+
+
+@broken("`restore` raised ValueError")
+class Refusing(Spin):
+    def restore(self, frames, parameters=None):
+        raise ValueError("no")
+
+
+@broken("`restore` raised KeyError.*, not a ValueError", restores=False)
+class RefusingOtherwise(Spin):
+    def restore(self, frames, parameters=None):
+        raise KeyError("no")
+
+
+@broken(r"`step` is not observe\(advance\(restore\(frames\)\)\)")
+class Doubled(Spin):
+    def step(self, frames, parameters=None):
+        return super().step(super().step(frames, parameters), parameters)
+
+
+@broken("`step` changes the frames that it is given")
+class Overwriting(Spin):
+    def step(self, frames, parameters=None):
+        out = super().step(frames, parameters)
+        return frames.copy_(out)
+
+
+@broken("`step` of two frames is not that of the last one")
+class FirstFrame(Spin):
+    def step(self, frames, parameters=None):
+        return super().step(frames[:, :1], parameters)
+
+
+@broken("`step` gives frames in torch.float64, not torch.float32")
+class AlwaysDouble(Spin):
+    def step(self, frames, parameters=None):
+        return super().step(frames.double(), parameters)
+
+
+@broken("parameter `decay` does not change `step`")
+class Ignored(Spin):
+    def advance(self, state):
+        fixed = State(state.values, {**state.parameters, "decay": 0.3 + 0 * state.parameters["decay"]})
+        return State(super().advance(fixed).values, state.parameters)
+
+
+@broken("parameter `spin` of one trajectory changes `step` of another")
+class FirstForAll(Spin):
+    def advance(self, state):
+        first = State(
+            state.values,
+            {**state.parameters, "spin": state.parameters["spin"][:1].expand(len(state.values["amount"]), 1)},
+        )
+        return State(super().advance(first).values, state.parameters)
+
+
+@broken("every other value of parameter `decay` is refused .*: give one in `changes`")
+class Picky(Spin):
+    def advance(self, state):
+        if bool((state.parameters["decay"] != 0.3).any()):
+            raise ValueError("0.3 it is")
+        return super().advance(state)
+
+
+@broken("`step` with parameters turned along is not equivariant: relative error .* under SignedPermutation")
+class WrongGrade(Spin):  # a rate of rotation is a pseudoscalar: reflections change its sign
+    spin_grade = 0
+
+
+@broken("`step` with parameters turned along is not equivariant")
+class Slanted(Spin):
+    def advance(self, state):
+        later = super().advance(state)
+        return State({**later.values, "amount": later.values["amount"].roll(1, 1)}, later.parameters)
+
+
+@broken("`step` does not refuse frames with NaN with a ValueError")
+class Tolerant(Spin):
+    @staticmethod
+    def require_finite(frames):
+        pass
+
+
+@broken("`step` meets frames of another grid with .*, no ValueError")
+class Unchecked(Spin):
+    def step(self, frames, parameters=None):
+        if frames.shape[-1] != 5:
+            raise RuntimeError("shapes")
+        return super().step(frames, parameters)
+
+
+@broken("`step` does not refuse an unknown parameter with a ValueError")
+class Careless(Spin):
+    def read_parameters(self, parameters, batch, device=None):
+        known = {name: value for name, value in (parameters or {}).items() if name in ("decay", "spin")}
+        return super().read_parameters(known, batch, device)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_solver_is_caught_and_the_fault_named(name):
+    cls, message, told = BROKEN[name]
+    with pytest.raises(AssertionError, match=f"^solver 'spin': .*{message}") as caught:
+        check_solver(cls(), **told)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+def test_fewer_symmetries_and_averaged_frames_can_be_told():
+    check_solver(Slanted(), symmetry=None)
+    check_solver(Slanted(), symmetry=[SignedPermutation((0, 1), (1, 1))])
+    check_solver(Refusing(), restores=False)
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"`seeds` \(=\(1, 1\)\) must hold two different ones"):
+        check_solver(Spin(), seeds=(1, 1))
+    with pytest.raises(ValueError, match=r"`steps` \(=0\) must be at least 1"):
+        check_solver(Spin(), steps=0)
+    with pytest.raises(ValueError, match="`changes` names 'spinn', which is no parameter field"):
+        check_solver(Spin(), changes={"spinn": 1.0})
+
+
+def test_the_global_generator_is_left_as_it_was():
+    before = torch.random.get_rng_state()
+    check_solver(Spin())
+    assert torch.equal(torch.random.get_rng_state(), before)
