@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.models import create
+from cliffsteer.models import create, fit_to_grid
 from cliffsteer.normalization import Normalization
 from cliffsteer.stepper import Parameters, check_frames
 from cliffsteer.storage import replacing_folder, sha256
@@ -106,7 +106,7 @@ class Surrogate(nn.Module):
         if name is None:
             raise ValueError(f"`model` (={dict(model)}) has no 'name'.")
         into = history * spec.n_multivectors + spec.n_parameter_multivectors
-        network = create(name, spec.algebra, into, future * spec.n_multivectors, **options)
+        network = create(name, spec.algebra, into, future * spec.n_multivectors, **fit_to_grid(options, grid))
         return cls(network, spec, grid, dt, history, future, normalization, prediction, model)
 
     @property
@@ -194,12 +194,12 @@ class Surrogate(nn.Module):
         training_config: Mapping[str, Any] | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write `config.json` and `model.safetensors`; an existing surrogate is replaced only by a complete one.
+        """Write `config.json`, `model.safetensors` and a model card; only a complete one replaces an old surrogate.
 
         Args:
-            folder: where to; other files in an existing surrogate's folder stay.
+            folder: where to; other files in an existing surrogate's folder stay, a README.md of your own too.
             training_config: JSON-ready description of the training, kept for readers.
-            metrics: JSON-ready results, kept for readers.
+            metrics: JSON-ready results, kept for readers: best those of `cliffsteer.evaluation.evaluate`.
 
         Returns:
             The folder.
@@ -210,6 +210,8 @@ class Surrogate(nn.Module):
         """
         from safetensors import SafetensorError
         from safetensors.torch import save_file
+
+        from cliffsteer.model_card import CARD, may_write_card, model_card
 
         folder = Path(folder)
         if self.model is None:
@@ -229,6 +231,8 @@ class Surrogate(nn.Module):
             config["weights_sha256"] = sha256(temporary / _WEIGHTS)
             text = json.dumps(config, indent=2, allow_nan=False) + "\n"
             (temporary / _CONFIG).write_text(text, encoding="utf-8")
+            if may_write_card(folder):
+                (temporary / CARD).write_text(model_card(self, config), encoding="utf-8")
         return folder
 
     @classmethod
@@ -247,7 +251,7 @@ class Surrogate(nn.Module):
         for name in (_CONFIG, _WEIGHTS):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"`{folder / name}` is missing: {folder} holds no complete surrogate.")
-        config = _read_config(folder / _CONFIG)
+        config = read_config(folder / _CONFIG)
         try:
             spec = FieldSpec.from_dict(config["spec"])
             surrogate = cls.create(
@@ -299,7 +303,12 @@ def _is_ours(folder: Path) -> bool:
         return False
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """The ``config.json`` of a saved surrogate.
+
+    Raises:
+        ValueError: another format or version, or a file cut short.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -30,6 +30,7 @@ class TrajectoryDataset:
     Args:
         root: folder of the dataset.
         split: one of its splits.
+        first: how many of its trajectories, the first of them; None for all.
 
     Attributes:
         root, split: the same.
@@ -41,10 +42,11 @@ class TrajectoryDataset:
 
     Raises:
         FileNotFoundError: there is no dataset, or a shard is missing.
-        ValueError: an unknown split, an unfinished dataset, or a shard that is truncated.
+        ValueError: an unknown split, an unfinished dataset, a shard that is truncated, or fewer trajectories than asked
+            for.
     """
 
-    def __init__(self, root: str | Path, split: str):
+    def __init__(self, root: str | Path, split: str, first: int | None = None):
         self.root, self.split = Path(root), split
         self.manifest = read_manifest(root)
         if split not in self.manifest.shards:
@@ -57,7 +59,10 @@ class TrajectoryDataset:
         self.dt: float = self.manifest.dt
         self.n_frames: int = self.manifest.recipe.frames
         entries = self.manifest.shards[split]
-        self.seeds = tuple(seed for entry in entries for seed in entry.seeds)
+        seeds = tuple(seed for entry in entries for seed in entry.seeds)
+        if first is not None and not 1 <= first <= len(seeds):
+            raise ValueError(f"{first} trajectories of {self.root} were asked for: split {split!r} has {len(seeds)}.")
+        self.seeds = seeds[:first]
         self.n_trajectories = len(self.seeds)
         self._starts = [entry.trajectories[0] for entry in entries]
         self._paths = [self.root / entry.file for entry in entries]
@@ -71,7 +76,8 @@ class TrajectoryDataset:
     @cached_property
     def parameters(self) -> Tensor:
         """Parameters of all trajectories as multivectors, shape (trajectory, blade), float32."""
-        return torch.cat([self._shard(i).header.packed_parameters() for i in range(len(self._paths))])
+        found = torch.cat([self._shard(i).header.packed_parameters() for i in range(len(self._paths))])
+        return found[: self.n_trajectories]
 
     def read(self, trajectory: int, start: int = 0, stop: int | None = None) -> Tensor:
         """Frames start..stop of a trajectory, shape (time, blade, *grid), float32.

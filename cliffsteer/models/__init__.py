@@ -6,23 +6,32 @@ Every network maps (batch, in_channels, blade, *grid) to (batch, out_channels, b
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.grid import Grid
+from cliffsteer.models.clifford_resnet import CliffordResNet
 from cliffsteer.models.csfno import CSFNO
 from cliffsteer.models.csresnet import CSResNet
 from cliffsteer.models.csunet import CSUNet
+from cliffsteer.models.dilated_resnet import DilatedResNet
+from cliffsteer.models.fno import FNO
 from cliffsteer.models.resnet import ResNet
+from cliffsteer.models.unet import UNet
 from cliffsteer.suggestions import check_options, suggestion
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
-    "csfno": CSFNO,
     "csresnet": CSResNet,
     "csunet": CSUNet,
+    "csfno": CSFNO,
     "resnet": ResNet,
+    "dilated_resnet": DilatedResNet,
+    "unet": UNet,
+    "fno": FNO,
+    "clifford_resnet": CliffordResNet,
 }
 """Networks by the names that configurations and checkpoints use; names outlive classes."""
 
@@ -51,4 +60,22 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
     return MODELS[name](algebra, in_channels, out_channels, **options)
 
 
-__all__ = ["CSFNO", "MODELS", "CSResNet", "CSUNet", "ResNet", "available", "create"]
+def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
+    """Options of a network with what depends on the data filled in: ``padding="grid"`` is that of the grid's boundary."""
+    return {**options, "padding": grid} if options.get("padding") == "grid" else dict(options)
+
+
+__all__ = [
+    "CSFNO",
+    "FNO",
+    "MODELS",
+    "CSResNet",
+    "CSUNet",
+    "CliffordResNet",
+    "DilatedResNet",
+    "ResNet",
+    "UNet",
+    "available",
+    "create",
+    "fit_to_grid",
+]

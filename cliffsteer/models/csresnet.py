@@ -11,29 +11,39 @@ from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.models.checks import count_blocks
 from cliffsteer.nn import MVGELU, CliffordSteerableConv, MVLinear
 from cliffsteer.nn.norm import layer_norm
+from cliffsteer.nn.product import create_nonlinearity
 
 
 class CSBlock(nn.Module):
-    """conv, norm, GELU, conv, norm, + x, GELU."""
+    """conv, norm, nonlinearity, conv, norm, + x, GELU."""
 
-    def __init__(self, algebra: CliffordAlgebra, channels: int, kernel_size: int, norm: str | None, **conv: Any):
+    def __init__(
+        self,
+        algebra: CliffordAlgebra,
+        channels: int,
+        kernel_size: int,
+        norm: str | None,
+        nonlinearity: str = "gelu",
+        **conv: Any,
+    ):
         super().__init__()
         self.conv1 = CliffordSteerableConv(algebra, channels, channels, kernel_size, **conv)
         self.norm1 = layer_norm(norm, algebra, channels)
+        self.activation1 = create_nonlinearity(nonlinearity, algebra, channels)
         self.conv2 = CliffordSteerableConv(algebra, channels, channels, kernel_size, **conv)
         self.norm2 = layer_norm(norm, algebra, channels)
         self.activation = MVGELU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to a field of multivectors."""
-        y = self.activation(self.norm1(self.conv1(x)))
+        y = self.activation1(self.norm1(self.conv1(x)))
         return self.activation(self.norm2(self.conv2(y)) + x)
 
 
 class CSResNet(nn.Module):
     """Clifford-steerable ResNet (Zhdanov et al., ICML 2024): E(p, q)-equivariant field-to-field map.
 
-    1×1, GELU, 1×1, GELU; blocks [conv, norm, GELU, conv, norm, + x, GELU]; 1×1, GELU, 1×1.
+    1×1, GELU, 1×1, GELU; blocks [conv, norm, nonlinearity, conv, norm, + x, GELU]; 1×1, GELU, 1×1.
 
     Args:
         algebra: the algebra; the network works on grids of its dimension.
@@ -45,6 +55,8 @@ class CSResNet(nn.Module):
         kernel: name of the kernel.
         kernel_options: its options.
         norm: "layer", "reference" or "none".
+        nonlinearity: of the blocks, "gelu" (scalar gates, as in the paper) or "product" (geometric products first, see
+            `ProductGELU`).
         padding: as for `CliffordSteerableConv`.
         pointwise: the 1×1 maps, as "linear" (MVLinear: all that is steerable at a point) or "kernel" (convolutions with
             an implicit kernel at the origin, as in the published code).
@@ -68,6 +80,7 @@ class CSResNet(nn.Module):
         kernel: str = "implicit",
         kernel_options: Mapping[str, Any] | None = None,
         norm: str | None = "layer",
+        nonlinearity: str = "gelu",
         padding: Any = "zeros",
         pointwise: str = "linear",
         strategy: str = "auto",
@@ -78,6 +91,9 @@ class CSResNet(nn.Module):
         n_blocks = count_blocks(hidden_channels, blocks)
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": padding}
 
+        def block() -> CSBlock:
+            return CSBlock(algebra, hidden_channels, kernel_size, norm, nonlinearity, strategy=strategy, **conv)
+
         def mix(into: int, out: int) -> nn.Module:
             if pointwise == "linear":
                 return MVLinear(algebra, into, out)
@@ -86,9 +102,7 @@ class CSResNet(nn.Module):
         self.stem = nn.Sequential(
             mix(in_channels, hidden_channels), MVGELU(), mix(hidden_channels, hidden_channels), MVGELU()
         )
-        self.blocks = nn.Sequential(
-            *(CSBlock(algebra, hidden_channels, kernel_size, norm, strategy=strategy, **conv) for _ in range(n_blocks))
-        )
+        self.blocks = nn.Sequential(*(block() for _ in range(n_blocks)))
         self.head = nn.Sequential(mix(hidden_channels, hidden_channels), MVGELU(), mix(hidden_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:

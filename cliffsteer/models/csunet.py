@@ -37,6 +37,7 @@ class CSUNet(nn.Module):
         kernel: name of the kernel.
         kernel_options: its options.
         norm: "layer", "reference" or "none".
+        nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`.
         padding: a mode of `Padding`, one for all, per axis or side, or a Grid.
         strategy: how the convolutions are carried out, as for `CliffordSteerableConv`.
 
@@ -60,6 +61,7 @@ class CSUNet(nn.Module):
         kernel: str = "complete",
         kernel_options: Mapping[str, Any] | None = None,
         norm: str | None = "layer",
+        nonlinearity: str = "gelu",
         padding: Any = "zeros",
         strategy: str = "auto",
     ):
@@ -71,7 +73,9 @@ class CSUNet(nn.Module):
         widths = [round(hidden_channels * growth**level) for level in range(len(blocks))]
 
         def level(width: int, count: int) -> nn.Sequential:
-            return nn.Sequential(*(CSBlock(algebra, width, kernel_size, norm, **conv) for _ in range(count)))
+            return nn.Sequential(
+                *(CSBlock(algebra, width, kernel_size, norm, nonlinearity, **conv) for _ in range(count))
+            )
 
         steps = list(itertools.pairwise(widths))
         self.stem = nn.Sequential(

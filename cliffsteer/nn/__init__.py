@@ -8,12 +8,13 @@ from cliffsteer.nn.kernels import CompleteKernel, ConditionalKernel, ImplicitKer
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
 from cliffsteer.nn.padding import Padding
-from cliffsteer.nn.product import GeometricProductLayer, WeightedProduct
+from cliffsteer.nn.product import ChannelProduct, GeometricProductLayer, ProductGELU, WeightedProduct
 from cliffsteer.nn.resample import CliffordSteerableConvTranspose, Downsample, Upsample
 
 __all__ = [
     "CEGNN",
     "MVGELU",
+    "ChannelProduct",
     "CliffordSteerableConv",
     "CliffordSteerableConvTranspose",
     "CompleteKernel",
@@ -25,6 +26,7 @@ __all__ = [
     "MVLayerNorm",
     "MVLinear",
     "Padding",
+    "ProductGELU",
     "ReferenceLayerNorm",
     "SteerableSpectralConv",
     "Upsample",

@@ -6,8 +6,12 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.functional import gelu_gate
+from cliffsteer.nn.activation import MVGELU
+from cliffsteer.nn.checks import check_algebra, whole
 from cliffsteer.nn.linear import MVLinear, check_channels
 from cliffsteer.nn.norm import GradeNorm
 
@@ -26,7 +30,9 @@ class WeightedProduct(nn.Module):
 
     def __init__(self, algebra: CliffordAlgebra, in_channels: int, out_channels: int):
         super().__init__()
+        check_algebra(algebra)
         self.algebra = algebra
+        in_channels, out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, len(algebra.paths)))
         right, sign, path = product_tables(algebra)
         self.register_buffer("right", right.flatten(), persistent=False)
@@ -83,6 +89,96 @@ class GeometricProductLayer(nn.Module):
         """Apply the layer to multivectors (batch, in_channels, blade, *grid)."""
         y = self.product(x, self.norm(self.right(x)))
         return y if self.linear is None else (y + self.linear(x)) / math.sqrt(2)
+
+
+class ChannelProduct(nn.Module):
+    """Weighted geometric product channel by channel, <y_c>_k = Σ_{jl} W[c, (j,k,l)] <<a_c>_j <b_c>_l>_k.
+
+    For grids: `WeightedProduct` without its sum over channels, n_blades² multiplications a channel and point. In
+    training its terms are computed again for the gradient, so that only the factors are kept in memory.
+
+    Args:
+        algebra: the algebra.
+        channels: channels of both factors and of the product.
+    """
+
+    def __init__(self, algebra: CliffordAlgebra, channels: int):
+        super().__init__()
+        check_algebra(algebra)
+        self.algebra = algebra
+        self.weight = nn.Parameter(torch.empty(whole("channels", channels), len(algebra.paths)))
+        right, sign, path = product_tables(algebra)
+        self.register_buffer("right", right, persistent=False)
+        self.register_buffer("sign", sign, persistent=False)
+        self.register_buffer("path", path.flatten(), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw weights from N(0, 1/n_blades), which keeps the variance."""
+        nn.init.normal_(self.weight, std=1 / math.sqrt(self.algebra.n_blades))
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """Multiply multivectors (batch, channels, blade, *grid) of equal shape."""
+        for factor in (left, right):
+            check_channels(self, factor, len(self.weight), self.algebra)
+        nb = self.algebra.n_blades
+        weight = self.weight.index_select(1, self.path).unflatten(1, (nb, nb)) * self.sign.to(self.weight.dtype)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return checkpoint(self._multiply, left, right, weight, use_reentrant=False, preserve_rng_state=False)
+        return self._multiply(left, right, weight)
+
+    def _multiply(self, left: Tensor, right: Tensor, weight: Tensor) -> Tensor:
+        """Sum over the blades of the left factor; weights (channel, left blade, out blade) bring the signs."""
+        trailing = [1] * (left.ndim - 3)
+        y: Tensor | None = None
+        for i in range(self.algebra.n_blades):
+            turned = right.index_select(2, self.right[i]) * weight[:, i].view(*weight.shape[::2], *trailing)
+            term = left[:, :, i : i + 1] * turned
+            y = term if y is None else y + term
+        assert y is not None
+        return y
+
+
+class ProductGELU(nn.Module):
+    """Nonlinearity with products: y = GELU((x + W ∘ (x, norm(L x))) / sqrt(2)), W ∘ channel by channel.
+
+    The gate of `MVGELU` sees scalars alone; the product first turns vectors, bivectors, ... of one point into scalars
+    (and into each other), so that their invariants open the gates and fields interact, as u and ∇u do in u · ∇u.
+    L mixes channels, a grade-wise linear map; the norm, a `GradeNorm`, keeps the product of first order in x, except
+    for null multivectors (indefinite metrics), which no norm bounds: theirs is of second order.
+
+    Args:
+        algebra: the algebra.
+        channels: number of channels.
+
+    Shape:
+        (batch, channels, blade, *grid), unchanged.
+    """
+
+    def __init__(self, algebra: CliffordAlgebra, channels: int):
+        super().__init__()
+        self.right = MVLinear(algebra, channels, channels, bias=False)
+        self.norm = GradeNorm(algebra, channels)
+        self.product = ChannelProduct(algebra, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the nonlinearity to multivectors with blades on axis 2."""
+        y = (x + self.product(x, self.norm(self.right(x)))) / math.sqrt(2)
+        return y * gelu_gate(y[:, :, :1])
+
+
+def create_nonlinearity(name: str, algebra: CliffordAlgebra, channels: int) -> nn.Module:
+    """A nonlinearity by name: "gelu" (`MVGELU`) or "product" (`ProductGELU`).
+
+    Raises:
+        ValueError: another name.
+    """
+    match name:
+        case "gelu":
+            return MVGELU()
+        case "product":
+            return ProductGELU(algebra, channels)
+    raise ValueError(f"`nonlinearity` (={name!r}) must be 'gelu' or 'product'.")
 
 
 def product_tables(algebra: CliffordAlgebra) -> tuple[Tensor, Tensor, Tensor]:

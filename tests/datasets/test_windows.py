@@ -128,3 +128,16 @@ def test_large_finite_values_are_no_nan(dataset):
     with h5py.File(dataset / "train" / "shard_00000.hdf5", "r+") as file:
         file["t0_fields/temperature"][0, 0] = 3e38  # the sum overflows
     assert float(TrajectoryDataset(dataset, "train").read(0, 0, 1).max()) > 2e38
+
+
+def test_the_first_trajectories_of_a_split(finished, train):
+    first = TrajectoryDataset(finished, "train", first=2)
+    assert (len(first), first.seeds) == (2, train.seeds[:2])
+    assert torch.equal(first.parameters, train.parameters[:2])
+    assert torch.equal(first.read(1), train.read(1))
+    assert len(WindowDataset(first, 2, 1)) == 2 * WindowDataset(train, 2, 1).per_trajectory
+    with pytest.raises(ValueError, match=r"0\.\.7 of trajectory 2 are out of range"):
+        first.read(2, 0, 7)
+    for count in (0, len(train) + 1):
+        with pytest.raises(ValueError, match=rf"{count} trajectories of .* split 'train' has {len(train)}"):
+            TrajectoryDataset(finished, "train", first=count)

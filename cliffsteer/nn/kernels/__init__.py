@@ -26,7 +26,7 @@ KERNELS: dict[str, type[nn.Module]] = {
 def create_kernel(
     name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int, /, **options: Any
 ) -> nn.Module:
-    """A steerable kernel by name.
+    """A steerable kernel by name; an option that is None takes the kernel's own default.
 
     Raises:
         ValueError: an unknown name or option (with a suggestion), or an option's value out of its range.
@@ -35,6 +35,7 @@ def create_kernel(
         raise ValueError(
             f"`kernel` (={name!r}) must be one of {', '.join(map(repr, KERNELS))}{suggestion(name, KERNELS)}."
         )
+    options = {key: value for key, value in options.items() if value is not None}
     check_options(f"kernel {name!r}", KERNELS[name], 4, options)
     return KERNELS[name](algebra, in_channels, out_channels, kernel_size, **options)
 
