@@ -6,6 +6,7 @@ from typing import Any
 
 from cliffsteer.training.config import (
     DataConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -13,7 +14,16 @@ from cliffsteer.training.config import (
     TrainerConfig,
 )
 
-__all__ = ["DataConfig", "ModelConfig", "OptimizerConfig", "ScheduleConfig", "TrainConfig", "TrainerConfig", "train"]
+__all__ = [
+    "DataConfig",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ScheduleConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

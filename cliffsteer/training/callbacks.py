@@ -1,4 +1,4 @@
-"""What happens beside the optimisation: checkpoints, the progress bar, images and rollouts in TensorBoard."""
+"""What happens beside the optimisation: checkpoints and the progress bar."""
 
 from __future__ import annotations
 
@@ -6,23 +6,12 @@ import contextlib
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from cliffsteer import plotting
-from cliffsteer.baselines import Persistence
-from cliffsteer.evaluation import rollout_errors
 from cliffsteer.storage import replacing_file
-from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.module import SurrogateModule
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +19,8 @@ logger = logging.getLogger(__name__)
 class Checkpoints(Callback):
     """Write `last.ckpt` at every validation and every few steps, and `best.ckpt` by the validation loss.
 
-    A checkpoint takes the place of the one before only when it is complete.
+    A checkpoint takes the place of the one before only when it is complete, and, before the last step, only while the
+    loss is not too high, so that `last.ckpt` holds good weights when a training diverges.
 
     Args:
         folder: where to.
@@ -50,28 +40,33 @@ class Checkpoints(Callback):
         """Take up the best validation loss so far."""
         self.best = state_dict["best"]
 
-    def on_train_batch_end(self, trainer: Trainer, module: SurrogateModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: SurrogateModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Write every few steps and at the last one, unless the validation that follows will."""
         step = trainer.global_step
         due = step == trainer.max_steps or (self.every and step % self.every == 0)
-        if due and step % self.validate_every:
-            self._write(trainer, "last.ckpt")
+        if due and step % self.validate_every and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self._write(trainer, module)
 
     def on_validation_end(self, trainer: Trainer, module: SurrogateModule) -> None:
         """Write, and keep a copy when the validation loss is the smallest so far."""
         loss = float(trainer.callback_metrics["valid/loss"])
         better = loss < self.best
         self.best = min(self.best, loss)
-        if trainer.state.fn == "fit":
-            self._write(trainer, "last.ckpt")
-        if better and trainer.is_global_zero:
+        written = trainer.state.fn != "fit" or self._write(trainer, module)
+        if better and written and trainer.is_global_zero:
             with replacing_file(self.folder / "best.ckpt") as path:
                 shutil.copyfile(self.folder / "last.ckpt", path)
 
-    def _write(self, trainer: Trainer, name: str) -> None:
-        target = self.folder / name
+    def _write(self, trainer: Trainer, module: SurrogateModule) -> bool:
+        """Write `last.ckpt`, or return False when the weights are not good."""
+        if module.guard.too_high and trainer.global_step < trainer.max_steps:
+            return False
+        target = self.folder / "last.ckpt"
         with replacing_file(target) if trainer.is_global_zero else contextlib.nullcontext(target) as path:
             trainer.save_checkpoint(path)
+        return True
 
 
 class ProgressBar(Callback):
@@ -133,50 +128,3 @@ class ProgressBar(Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-class Examples(Callback):
-    """At each validation, in TensorBoard: the error of rollouts, and truth, prediction and error of one window.
-
-    Args:
-        window: a validation window, an item of a `WindowDataset`.
-        rollouts: windows to roll out over their whole future; None for no rollouts.
-        images: draw figures beside logging numbers.
-    """
-
-    def __init__(self, window: dict[str, Tensor], rollouts: Dataset | None, images: bool = True):
-        self.window, self.rollouts, self.images = window, rollouts, images
-
-    def on_validation_end(self, trainer: Trainer, module: SurrogateModule) -> None:
-        """Roll out, log and draw."""
-        if not trainer.is_global_zero:
-            return
-        surrogate, writer, step = module.average, trainer.logger.experiment, trainer.global_step
-        if self.rollouts is not None:
-            curve = rollout_errors(surrogate, self.rollouts)["overall"]["nrmse"]
-            writer.add_scalar(f"valid/rollout_nrmse_{len(curve)}_steps", curve[-1], step)
-            if self.images:
-                persistence = rollout_errors(Persistence.of(surrogate), self.rollouts)["overall"]["nrmse"]
-                curves = {"network": curve, "persistence": persistence}
-                figure = plotting.error_curves(curves, surrogate.dt, f"rollouts after {step} training steps")
-                writer.add_image("valid/rollout", _pixels(figure), step, dataformats="HWC")
-        if self.images and surrogate.grid.dim >= 2:
-            writer.add_image("valid/frames", _pixels(self._panels(surrogate)), step, dataformats="HWC")
-
-    def _panels(self, surrogate: Surrogate) -> Figure:
-        device = surrogate.occupied.device
-        window = {key: value[None].to(device, surrogate.dtype) for key, value in self.window.items()}
-        with torch.no_grad():
-            prediction = surrogate(window["history"], window["parameters"])[0, 0]
-        truth = window["future"][0, 0]
-        frames = {"truth": truth, "prediction": prediction}
-        return plotting.field_panels(surrogate.spec, surrogate.grid, frames, {"error": prediction - truth})
-
-
-def _pixels(figure: Figure) -> np.ndarray:
-    """A figure as an image, (height, width, 3), uint8."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]

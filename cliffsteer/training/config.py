@@ -5,6 +5,7 @@ A length of training is always in optimiser steps. ``"???"`` marks a value that 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -22,29 +23,94 @@ class DataConfig:
 
     Args:
         root: folder of a dataset, with its splits `train` and `valid`.
+        trajectories: training trajectories, the first of them; 0 for all.
         history: frames the network reads.
         future: frames it predicts at once.
-        batch_size: windows per optimiser step, over all devices.
+        batch_size: windows per optimiser step, over all devices and accumulated batches.
         workers: reader processes of each device; 0 reads in the training process.
         stride: frames between the starts of two training windows.
         valid_stride: the same for validation windows, which are enumerated, never drawn.
+        augment: "none", or "rotations" to turn each training window by a random symmetry of its grid (quarter turns and
+            reflections, of cells, components and parameters alike).
     """
 
     root: str = MISSING
+    trajectories: int = 0
     history: int = 4
     future: int = 1
     batch_size: int = 16
     workers: int = 0
     stride: int = 1
     valid_stride: int = 1
+    augment: str = "none"
 
 
 @dataclass
 class ModelConfig:
-    """Which network: a name of `cliffsteer.models.available()` and its options."""
+    """Which network: a name of `cliffsteer.models.available()` and its options.
+
+    Args:
+        name: the network.
+        options: its options.
+        match: "params" or "flops" to take the width (``hidden_channels``) at which the network has as many weights, or
+            as many operations in a forward pass, as that of ``like``; "none" for the width given.
+        like: the network to match, as in {name: csresnet, options: {hidden_channels: 24}}.
+        weights: what to start from instead of random weights: the folder of a run or of a saved surrogate, or a
+            checkpoint of a run; "" for random ones.
+    """
 
     name: str = "csresnet"
     options: dict[str, Any] = field(default_factory=dict)
+    match: str = "none"
+    like: Any = None
+    weights: str = ""
+
+
+@dataclass
+class LossConfig:
+    """What is minimised.
+
+    Args:
+        name: "one_step" (the frames after the true history), "pushforward" (the last of ``unroll`` calls of the network
+            on its own output; the calls before it get no gradient) or "unrolled" (the mean over all ``unroll`` calls).
+        units: "normalized" (errors over the scale of each field's changes, or of the field for prediction=state,
+            lengths in cells) or "physical" (units of fields and grid).
+        weights: weight of each field in the mean over fields, by name; 1 for those left out.
+        unroll: calls of the network in a training step, each gives ``data.future`` frames.
+        curriculum: training steps over which the calls grow evenly from 1 to ``unroll``; 0 for all from the start.
+        detach: unrolled: calls after which the gradient is cut; 0 for never.
+        divergence: weight of the squared divergence of the error of vector fields, and of ∂∧F of fields of grade 2 to
+            n - 1 (in space the divergence of a magnetic field).
+        sobolev: weight of the squared gradient of the error (the H¹ seminorm).
+        energy: weight of the squared error of ⟨|f|²⟩.
+        spectral: weight of the squared error of the logarithm of the energy in each octave of wave numbers.
+    """
+
+    name: str = "one_step"
+    units: str = "normalized"
+    weights: dict[str, float] = field(default_factory=dict)
+    unroll: int = 1
+    curriculum: int = 0
+    detach: int = 0
+    divergence: float = 0.0
+    sobolev: float = 0.0
+    energy: float = 0.0
+    spectral: float = 0.0
+
+    def check(self) -> None:
+        """Raise a ValueError that names an option which does nothing beside the others, or a weight out of range."""
+        if self.name == "one_step" and self.unroll > 1:
+            raise ValueError(f"`loss.unroll` (={self.unroll}) needs `loss.name` 'pushforward' or 'unrolled'.")
+        if self.unroll < 2 and (self.name != "one_step" or self.curriculum):
+            raise ValueError(
+                f"`loss.unroll` (={self.unroll}) must be at least 2 for `loss.name` 'pushforward' or 'unrolled', and"
+                " `loss.curriculum` goes with them: take 'one_step' for one call."
+            )
+        if self.detach and self.name != "unrolled":
+            raise ValueError(f"`loss.detach` (={self.detach}) needs `loss.name` 'unrolled'.")
+        for name, weight in self.weights.items():
+            if not (isinstance(weight, Real) and not isinstance(weight, bool) and 0 <= weight < math.inf):
+                raise ValueError(f"`loss.weights.{name}` (={weight!r}) must be a number of at least 0.")
 
 
 @dataclass
@@ -91,14 +157,27 @@ class TrainerConfig:
         validate_every: steps between validations; each also writes `checkpoints/last.ckpt`.
         checkpoint_every: steps between further writes of `checkpoints/last.ckpt`; 0 for none.
         log_every: steps between logged values.
-        precision: Lightning's: "32-true", "bf16-mixed", "16-mixed", "64-true".
+        precision: "32-true", "bf16-mixed", "16-mixed" or "64-true", as in Lightning. In mixed precision norms, kernels
+            and spectra are computed in float32 all the same.
         accelerator: "auto" (a CUDA device when there is one), "cpu" or "gpu".
-        devices: number of devices; for several, start the command with ``torchrun --nproc-per-node``.
+        devices: number of devices of each node; for several, start the command with ``torchrun --nproc-per-node``.
+        nodes: number of nodes.
+        strategy: for several devices: "ddp" (each has all weights), "fsdp" (each keeps its share of them) or "auto"
+            (ddp).
+        accumulate: batches whose gradients are summed for an optimiser step, to save memory: ``data.batch_size`` is
+            divided among them, and the result is the same.
+        checkpoint_blocks: compute each block of the network again in the backward pass instead of keeping what is
+            inside: less memory for about a third more time, and the same gradients.
+        compile: "off", or the mode in which `torch.compile` compiles the network: "default", "reduce-overhead" or
+            "max-autotune".
+        divergence_factor: training stops when the loss has been this many times its best for ``divergence_steps``; 0
+            for never. It always stops at a loss or gradient that is not a number.
+        divergence_steps: steps in a row.
         ema_decay: decay of the running average of the weights, which is what is validated and kept; 0 for none.
         seed: of initial weights and of the order of the data.
         rollout_steps: frames of the rollouts made at validation; 0 for none.
         rollout_trajectories: how many validation trajectories are rolled out.
-        images: draw example frames and the error of rollouts into TensorBoard at each validation.
+        images: draw example frames, errors, spectra and an animation of rollouts into TensorBoard at each validation.
         progress: show a progress bar on the terminal.
     """
 
@@ -110,6 +189,13 @@ class TrainerConfig:
     precision: str = "32-true"
     accelerator: str = "auto"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "auto"
+    accumulate: int = 1
+    checkpoint_blocks: bool = False
+    compile: str = "off"
+    divergence_factor: float = 100.0
+    divergence_steps: int = 200
     ema_decay: float = 0.999
     seed: int = 0
     rollout_steps: int = 10
@@ -123,13 +209,14 @@ class TrainConfig:
     """A training run.
 
     Args:
-        data, model, optimizer, schedule, trainer: its parts.
+        data, model, loss, optimizer, schedule, trainer: its parts.
         prediction: "delta" (the network gives the change of the last frame) or "state" (the frame itself).
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     prediction: str = "delta"
+    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -161,10 +248,16 @@ class TrainConfig:
                     raise ValueError(f"`{part}.{name}` (={value}) must be at least {lowest}.")
         for name, value, known in (
             ("prediction", self.prediction, ("delta", "state")),
+            ("model.match", self.model.match, ("none", "params", "flops")),
+            ("data.augment", self.data.augment, ("none", "rotations")),
             ("optimizer.name", self.optimizer.name, ("adamw", "adam", "sgd")),
             ("schedule.name", self.schedule.name, ("cosine", "constant")),
+            ("loss.name", self.loss.name, ("one_step", "pushforward", "unrolled")),
+            ("loss.units", self.loss.units, ("normalized", "physical")),
             ("trainer.accelerator", self.trainer.accelerator, ("auto", "cpu", "gpu")),
             ("trainer.precision", self.trainer.precision, ("32-true", "bf16-mixed", "16-mixed", "64-true")),
+            ("trainer.strategy", self.trainer.strategy, ("auto", "ddp", "fsdp")),
+            ("trainer.compile", self.trainer.compile, ("off", "default", "reduce-overhead", "max-autotune")),
         ):
             if value not in known:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}.{question(value, known)}")
@@ -172,20 +265,30 @@ class TrainConfig:
             raise ValueError(f"`optimizer.lr` (={self.optimizer.lr}) must be positive.")
         if not self.trainer.ema_decay < 1:
             raise ValueError(f"`trainer.ema_decay` (={self.trainer.ema_decay}) must be below 1; 0 turns it off.")
-        if self.data.batch_size % self.trainer.devices:
+        parts = self.trainer.devices * self.trainer.nodes * self.trainer.accumulate
+        if self.data.batch_size % parts:
             raise ValueError(
-                f"`data.batch_size` (={self.data.batch_size}) is shared by all devices: it must be a multiple of"
-                f" `trainer.devices` (={self.trainer.devices})."
+                f"`data.batch_size` (={self.data.batch_size}) is shared by all devices and accumulated batches: it must"
+                f" be a multiple of `trainer.devices` × `trainer.nodes` × `trainer.accumulate` (={parts})."
             )
+        if self.trainer.strategy == "fsdp" and self.trainer.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(
+                f"`trainer.precision` (={self.trainer.precision!r}) must be '32-true' or 'bf16-mixed' where"
+                " `trainer.strategy` is 'fsdp': take one of them, or 'ddp'."
+            )
+        self.loss.check()
 
 
 _LOWER_BOUNDS = (
     ("data", ("history", "future", "batch_size", "stride", "valid_stride"), 1),
-    ("data", ("workers",), 0),
+    ("data", ("trajectories", "workers"), 0),
     ("optimizer", ("weight_decay", "eps"), 0),
     ("schedule", ("warmup_steps", "final_factor"), 0),
-    ("trainer", ("steps", "validate_every", "log_every", "devices"), 1),
+    ("loss", ("unroll",), 1),
+    ("loss", ("curriculum", "detach", "divergence", "sobolev", "energy", "spectral"), 0),
+    ("trainer", ("steps", "validate_every", "log_every", "devices", "nodes", "accumulate", "divergence_steps"), 1),
     ("trainer", ("gradient_clip", "checkpoint_every", "ema_decay", "rollout_steps", "rollout_trajectories"), 0),
+    ("trainer", ("divergence_factor",), 0),
 )
 
 
@@ -226,11 +329,17 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             fits = isinstance(value, list | tuple) and len(value) == len(default)
             fits = fits and all(isinstance(v, Real) and not isinstance(v, bool) and 0 <= v < 1 for v in value)
             kind, convert = f"{len(default)} numbers from 0 to below 1", _floats
+        case None:
+            fits, kind, convert = value is None or isinstance(value, Mapping), "a mapping", _optional
         case _:
             fits, kind, convert = isinstance(value, Mapping), "a mapping", dict
     if not fits:
         raise ValueError(f"`{name}` (={value!r}) must be {kind}.")
     return convert(value)
+
+
+def _optional(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if value is None else dict(value)
 
 
 def _floats(values: Sequence[float]) -> tuple[float, ...]:

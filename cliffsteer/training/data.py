@@ -25,16 +25,26 @@ class ShuffledBatches(Sampler[list[int]]):
         start: the first step.
         rank: which of the equal parts of every batch is given.
         parts: number of parts.
+        accumulate: smaller batches into which a part is divided, given one after the other.
 
     Raises:
         ValueError: no windows.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, start: int = 0, rank: int = 0, parts: int = 1):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        parts: int = 1,
+        accumulate: int = 1,
+    ):
         if size < 1:
             raise ValueError(f"`size` (={size}) must be at least 1: there is no window to train on.")
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.rank, self.parts = rank, parts
+        self.rank, self.parts, self.accumulate = rank, parts, accumulate
 
     def batch(self, step: int) -> list[int]:
         """Windows of a step, those of this rank."""
@@ -49,7 +59,8 @@ class ShuffledBatches(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start
         while True:
-            yield self.batch(step)
+            windows = self.batch(step)
+            yield from (windows[number :: self.accumulate] for number in range(self.accumulate))
             step += 1
 
     def _permutation(self, epoch: int) -> list[int]:
@@ -68,23 +79,28 @@ class WindowData(LightningDataModule):
         valid: windows to validate on.
         config: batch size and workers.
         seed: of the order of the training windows.
+        accumulate: batches of an optimiser step.
     """
 
-    def __init__(self, train: Dataset, valid: Dataset, config: DataConfig, seed: int):
+    def __init__(self, train: Dataset, valid: Dataset, config: DataConfig, seed: int, accumulate: int = 1):
         super().__init__()
         self.train, self.valid, self.config, self.seed = train, valid, config, seed
+        self.accumulate = accumulate
 
     def train_dataloader(self) -> DataLoader:
         """Endless shuffled batches; after a restart they go on where the checkpoint was made."""
         rank, parts = self.trainer.global_rank, self.trainer.world_size
-        batch, start = self.config.batch_size, self.trainer.global_step
-        return self._loader(self.train, ShuffledBatches(len(self.train), batch, self.seed, start, rank, parts))
+        start = self.trainer.global_step
+        batches = ShuffledBatches(
+            len(self.train), self.config.batch_size, self.seed, start, rank, parts, self.accumulate
+        )
+        return self._loader(self.train, batches)
 
     def val_dataloader(self) -> DataLoader:
         """All windows in order, each exactly once over all ranks."""
         rank, parts = self.trainer.global_rank, self.trainer.world_size
         mine = list(range(len(self.valid)))[rank::parts]
-        size = self.config.batch_size // parts
+        size = self.config.batch_size // parts // self.accumulate
         return self._loader(self.valid, [mine[i : i + size] for i in range(0, len(mine), size)])
 
     def _loader(self, windows: Dataset, batches: Sampler[list[int]] | list[list[int]]) -> DataLoader:

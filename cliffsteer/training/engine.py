@@ -8,6 +8,7 @@ import pickle
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,25 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import Subset
 
 from cliffsteer.datasets import TrajectoryDataset, WindowDataset, compute_statistics
+from cliffsteer.models.matching import matched_options
 from cliffsteer.normalization import Normalization
 from cliffsteer.surrogate import Surrogate
-from cliffsteer.training.callbacks import Checkpoints, Examples, ProgressBar
+from cliffsteer.training.callbacks import Checkpoints, ProgressBar
 from cliffsteer.training.config import TrainConfig
 from cliffsteer.training.data import WindowData
-from cliffsteer.training.module import CHECKPOINT_VERSION, DivergenceError, SurrogateModule, system
+from cliffsteer.training.examples import Examples
+from cliffsteer.training.guard import DivergenceError
+from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, system
+from cliffsteer.training.monitor import Monitor
+from cliffsteer.training.parallel import create_strategy
+from cliffsteer.training.weights import load_weights
 
-MAY_CHANGE = {"data.root", "data.workers"} | {
+MAY_CHANGE = {"data.root", "data.workers", "model.weights"} | {
     f"trainer.{name}"
     for name in (
-        *("steps", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "images", "progress"),
-        *("rollout_steps", "rollout_trajectories"),
+        *("steps", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "nodes", "strategy"),
+        *("rollout_steps", "rollout_trajectories", "images", "progress", "compile", "checkpoint_blocks"),
+        *("divergence_factor", "divergence_steps"),
     )
 }
 """What a run that goes on from a checkpoint may change; anything else would make it another run."""
@@ -59,7 +67,7 @@ def train(
 
     Raises:
         ValueError: a config out of range, data that do not fit it, a folder with another run, a damaged checkpoint,
-            or a loss that is not a number.
+            or a loss that is not a number or far above its best for long.
         OSError: the dataset is missing, or the disk is full; `last.ckpt` is still whole.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
@@ -81,9 +89,10 @@ def train(
         _fit(trainer, module, data, last if done else None)
         if config.trainer.steps % config.trainer.validate_every or "valid/loss" not in trainer.callback_metrics:
             trainer.validate(module, datamodule=data, verbose=False)
+    surrogate = module.whole_average().to("cpu")
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
-        module.average.to("cpu").save_pretrained(out / "surrogate", config.to_dict(), metrics)
+        surrogate.save_pretrained(out / "surrogate", config.to_dict(), metrics)
     trainer.strategy.barrier()  # no process leaves while another still needs it
     if trainer.world_size > 1 and not joined:
         torch.distributed.destroy_process_group()
@@ -100,21 +109,22 @@ def _assemble(
             weights of the checkpoint do not fit the network.
     """
     data, settings = config.data, config.trainer
-    trajectories = TrajectoryDataset(data.root, "train")
+    trajectories = TrajectoryDataset(data.root, "train", data.trajectories or None)
     if before is not None and before["system"] != system(trajectories):
         raise ValueError(
             f"`data.root` (={data.root}) holds other fields, another grid or time step than the data that this run was"
             " trained on so far: give that dataset, or another folder for the run."
         )
     held_out = TrajectoryDataset(data.root, "valid")
-    windows = WindowDataset(trajectories, data.history, data.future, data.stride)
+    _check_length(config, trajectories.n_frames)
+    windows = WindowDataset(trajectories, data.history, data.future * config.loss.unroll, data.stride)
     valid = WindowDataset(held_out, data.history, data.future, data.valid_stride)
     if before is None:
         normalization = compute_statistics(trajectories)
     else:
         normalization = Normalization.from_dict(trajectories.spec, before["normalization"])
     surrogate = Surrogate.create(
-        {"name": config.model.name, **config.model.options},
+        {"name": config.model.name, **_options(config, trajectories)},
         trajectories.spec,
         trajectories.grid,
         trajectories.dt,
@@ -124,6 +134,8 @@ def _assemble(
         config.prediction,
     )
     _try_out(surrogate)
+    if before is None and config.model.weights:
+        load_weights(surrogate.network, config.model.weights)
     module = SurrogateModule(surrogate, config)
     if before is not None:
         _check_weights(module, before["state_dict"], last)
@@ -138,7 +150,20 @@ def _assemble(
     ]
     if settings.progress:
         callbacks.append(ProgressBar())
-    return module, WindowData(windows, valid, data, settings.seed), callbacks
+    callbacks.append(Monitor(data.batch_size))
+    return module, WindowData(windows, valid, data, settings.seed, settings.accumulate), callbacks
+
+
+def _options(config: TrainConfig, trajectories: TrajectoryDataset) -> dict[str, Any]:
+    """The network's options, its width matched to another's where that is asked for."""
+    spec, data = trajectories.spec, config.data
+    return matched_options(
+        asdict(config.model),
+        algebra=spec.algebra,
+        in_channels=data.history * spec.n_multivectors + spec.n_parameter_multivectors,
+        out_channels=data.future * spec.n_multivectors,
+        grid=trajectories.grid,
+    )
 
 
 def _try_out(surrogate: Surrogate) -> None:
@@ -175,13 +200,31 @@ def _fit(trainer: Trainer, module: SurrogateModule, data: WindowData, checkpoint
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except DivergenceError as error:
-        kept = f" {last} keeps the last good weights." if last.is_file() else ""
-        raise DivergenceError(f"{error}{kept}") from None
+        raise DivergenceError(f"{error}{_kept(last)}") from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # how Lightning ends on Ctrl-C
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
+
+
+def _kept(last: Path) -> str:
+    """Where the last good weights are, and how to start from them; a sentence, or nothing."""
+    if not last.is_file():
+        return ""
+    step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+    return f" {last} keeps the last good weights, of step {step}: start from them with `model.weights={last}`."
+
+
+def _check_length(config: TrainConfig, n_frames: int) -> None:
+    """Raise a ValueError when trajectories are too short to unroll on."""
+    data, unroll = config.data, config.loss.unroll
+    needed = data.history + data.future * unroll
+    if unroll > 1 and needed > n_frames:
+        raise ValueError(
+            f"`loss.unroll` (={unroll}) needs windows of `data.history` + `loss.unroll` × `data.future` = {needed}"
+            f" frames, but the trajectories have {n_frames}: take fewer calls, or generate longer trajectories."
+        )
 
 
 def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) -> Trainer:
@@ -197,15 +240,16 @@ def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) ->
         callbacks=callbacks,
         max_epochs=-1,
         max_steps=settings.steps,
-        val_check_interval=settings.validate_every,
+        val_check_interval=settings.validate_every * settings.accumulate,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every,
-        gradient_clip_val=settings.gradient_clip or None,
+        accumulate_grad_batches=settings.accumulate,
         precision=settings.precision,
         accelerator=accelerator,
         devices=settings.devices,
-        strategy="auto" if settings.devices == 1 else "ddp",
+        num_nodes=settings.nodes,
+        strategy=create_strategy(settings),
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -240,7 +284,8 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
             f"`{last}` has format version {version}, this cliffsteer goes on from version {CHECKPOINT_VERSION}: use the"
             " cliffsteer that wrote it, or give another folder to start again."
         )
-    before, now = _flat(settings["train_config"]), _flat(config.to_dict())
+    before = _flat(TrainConfig().to_dict()) | _flat(settings["train_config"])  # with options that are newer than it
+    now = _flat(config.to_dict())
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and name not in MAY_CHANGE:
             raise ValueError(
@@ -281,4 +326,5 @@ _HINTS = (
     ".*Grad strides do not match bucket view strides.*",  # weights with an axis of length 1
     ".*does not have many workers.*",  # small windows are read faster than they are used
     ".*module.* in eval mode at the start of training.*",  # the averaged network
+    ".*FSDP2-wrapped module .* returned a view tensor.*",  # nothing is done in place on it
 )

@@ -7,52 +7,80 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
+from cliffsteer.fields import FieldSpec
+from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
 from cliffsteer.surrogate import Surrogate
+from cliffsteer.training.augmentation import RandomSymmetries
 from cliffsteer.training.config import TrainConfig
+from cliffsteer.training.guard import DivergenceError, Guard
+from cliffsteer.training.losses import create_loss
 from cliffsteer.training.optimizers import create_optimizer, learning_rate_factor
+from cliffsteer.training.parallel import (
+    average_whole_gradients,
+    gathered,
+    mean_over_processes,
+    shard,
+    shares_weights,
+    total_norm,
+)
+from cliffsteer.training.wrapping import checkpoint_blocks, keep_full_precision, named_parts
 
 CHECKPOINT_VERSION = 1
 """Of what a checkpoint holds; it grows when a checkpoint of before can no longer be taken up."""
 
-
-class DivergenceError(ValueError):
-    """Training reached a loss or a gradient that is not a number."""
+__all__ = ["CHECKPOINT_VERSION", "DivergenceError", "SurrogateModule", "system"]
 
 
 class SurrogateModule(LightningModule):
     """Trains a surrogate on windows.
 
-    The loss is the mean over fields of the mean squared error in normalised units, so every field counts alike,
-    whatever its unit and its number of components:
-
-        L = 1/F Σ_f ⟨|û_f − u_f|²⟩ / s_f²
-
-    with s_f the scale of the field's changes ("delta") or of the field ("state").
-
     Args:
         surrogate: what is trained.
-        config: the run; ``optimizer``, ``schedule`` and ``trainer`` are read.
+        config: the run; ``data.augment``, ``loss``, ``optimizer``, ``schedule`` and ``trainer`` are read.
 
     Attributes:
         average: the running average of the weights that is validated and kept; the surrogate itself when it is off.
+        validated: the average, whole in every process; during validation only.
+        loss: what is minimised.
+        guard: stops a training that diverges.
+
+    Raises:
+        ValueError: options that do not fit the surrogate.
     """
 
     def __init__(self, surrogate: Surrogate, config: TrainConfig):
         super().__init__()
-        self.config = config
+        self.config, settings = config, config.trainer
         self.surrogate = surrogate
-        decay = config.trainer.ema_decay
-        self.average = copy.deepcopy(surrogate).requires_grad_(False).eval() if decay else surrogate
-        spec, fields = surrogate.spec, len(surrogate.spec.dynamic)
-        weights = torch.zeros(spec.n_blades)
-        for field in spec.dynamic:
-            slot = spec.slots[field.name]
-            weights[slot.start : slot.stop] = 1 / (fields * slot.size)
-        self.register_buffer("blade_weights", weights, persistent=False)
-        self.errors = FieldErrors(spec, surrogate.future, surrogate.loss_scales)
+        if settings.precision.endswith("mixed"):
+            keep_full_precision(surrogate.network)
+        self.average = copy.deepcopy(surrogate).requires_grad_(False).eval() if settings.ema_decay else surrogate
+        if settings.checkpoint_blocks:
+            checkpoint_blocks(surrogate.network)
+        if settings.compile != "off":
+            surrogate.network.compile(mode=settings.compile)
+        self.loss = create_loss(surrogate, config.loss)
+        self.symmetries: SharedSymmetries | None = None
+        if config.data.augment == "rotations":
+            parts = settings.devices * settings.nodes * settings.accumulate
+            self.symmetries = SharedSymmetries(surrogate.spec, surrogate.grid, settings.seed, parts)
+        self.guard = Guard(config)
+        self.errors = FieldErrors(surrogate.spec, surrogate.future, surrogate.loss_scales)
+        self.gradient_norm: Tensor | None = None
+        self._losses: list[Tensor] = []
+        self._whole: list[Surrogate] = []  # a list, which makes it no part of the module's state
+        self._sharded = False
+
+    def configure_model(self) -> None:
+        """Share the weights among the processes, where the strategy says so."""
+        if shares_weights(self.config.trainer) and not self._sharded:
+            shard(self.surrogate.network, self.device_mesh["data_parallel"])
+            if self.average is not self.surrogate:
+                shard(self.average.network, self.device_mesh["data_parallel"])
+            self._sharded = True
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -60,24 +88,45 @@ class SurrogateModule(LightningModule):
         """The loss of a batch of windows.
 
         Raises:
-            DivergenceError: the loss is not a number.
+            DivergenceError: the loss is not a number, or far above its best.
         """
-        history, future = batch["history"], batch["future"]
-        error = self.surrogate.predict(history, batch["parameters"]) - self.surrogate.target(history, future)
-        loss = error.square().transpose(0, 2).flatten(1).mean(1) @ self.blade_weights.to(error.dtype)
-        if not torch.isfinite(loss):
-            self._stop("the loss")
-        self.log("train/loss", loss)
-        return loss
+        if self.symmetries is not None:
+            processes = self.config.trainer.devices * self.config.trainer.nodes
+            batch = self.symmetries(batch, self.global_step, self.global_rank + processes * len(self._losses))
+        parts = self.loss(self.surrogate, batch, self.global_step)
+        self._losses.append(torch.stack([value.detach() for value in parts.values()]))
+        if len(self._losses) == self.config.trainer.accumulate:
+            values = mean_over_processes(torch.stack(self._losses).mean(0))
+            self._losses.clear()
+            self.guard.check_loss(float(values[0]), self.global_step, self.loss.length(self.global_step))
+            self.log_dict({f"train/{name}": value for name, value in zip(parts, values, strict=True)})
+        return parts["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient, before clipping, and stop when it is not a number."""
-        norm = nn.utils.get_total_norm([p.grad for p in self.surrogate.parameters() if p.grad is not None])
+        if self._sharded:
+            average_whole_gradients(self.surrogate.parameters())
+        norm = total_norm([p.grad for p in self.surrogate.parameters() if p.grad is not None])
         # in half precision the scaler skips such steps and tries smaller scales
         if not torch.isfinite(norm) and self.config.trainer.precision != "16-mixed":
-            self._stop("the gradient")
+            self.guard.stop("the gradient is not a number", self.global_step)
+        self.gradient_norm = norm
         self.log("train/gradient_norm", norm)
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+        if (self.global_step + 1) % self.config.trainer.log_every == 0:
+            for name, part in named_parts(self.surrogate.network):
+                gradients = [p.grad for p in part.parameters() if p.grad is not None]
+                if gradients:
+                    self.log(f"gradients/{name}", total_norm(gradients))
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, **_: Any) -> None:
+        """Scale the gradient down to ``trainer.gradient_clip`` where its norm is above."""
+        limit = self.config.trainer.gradient_clip
+        if limit:
+            factor = (limit / (self.gradient_norm + 1e-6)).clamp(max=1.0)
+            for weight in self.surrogate.parameters():
+                if weight.grad is not None:
+                    weight.grad.mul_(factor)
 
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """Take a step and move the running average: a ← a + (1 − d)(w − a), with d = min(decay, (1 + n) / (10 + n))."""
@@ -101,17 +150,42 @@ class SurrogateModule(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _stop(self, what: str) -> None:
-        raise DivergenceError(
-            f"Training diverged: {what} is not a number at step {self.global_step + 1}; try a smaller `optimizer.lr` or"
-            " `trainer.gradient_clip`, and check the data with `cliffsteer verify`."
-        )
-
     # ---------------------------------------------------------------------------------------------- validation
+
+    @property
+    def validated(self) -> Surrogate:
+        """The surrogate that is validated, whole in every process."""
+        return self._whole[0] if self._whole else self.average
+
+    def whole_average(self) -> Surrogate:
+        """The running average with all its weights; all processes must call it."""
+        if not self._sharded:
+            return self.average
+        source = self.average
+        with torch.random.fork_rng(devices=[]):
+            whole = Surrogate.create(
+                source.model,
+                source.spec,
+                source.grid,
+                source.dt,
+                source.history,
+                source.future,
+                source.normalization,
+                source.prediction,
+            )
+        whole.load_state_dict(gathered(source.state_dict()))
+        if self.config.trainer.precision.endswith("mixed"):
+            keep_full_precision(whole.network)
+        return whole.to(source.occupied.device, source.dtype).eval().requires_grad_(False)
+
+    def on_validation_start(self) -> None:
+        """Gather the weights where they are shared."""
+        if self._sharded:
+            self._whole = [self.whole_average()]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add a batch of windows to the errors."""
-        self.errors.update(self.average(batch["history"], batch["parameters"]), batch["future"])
+        self.errors.update(self.validated(batch["history"], batch["parameters"]), batch["future"])
 
     def on_validation_epoch_end(self) -> None:
         """Log the loss of the averaged weights and the errors of each field, over all windows."""
@@ -121,6 +195,10 @@ class SurrogateModule(LightningModule):
         values |= {f"nrmse_{name}": field["nrmse"] for name, field in errors["fields"].items()}
         self.log_dict({f"valid/{name}": sum(times) / len(times) for name, times in values.items()}, sync_dist=True)
 
+    def on_validation_end(self) -> None:
+        """Let go of the gathered weights."""
+        self._whole.clear()
+
     # --------------------------------------------------------------------------------------------- checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -129,6 +207,31 @@ class SurrogateModule(LightningModule):
         checkpoint["train_config"] = self.config.to_dict()
         checkpoint["normalization"] = self.surrogate.normalization.to_dict()
         checkpoint["system"] = system(self.surrogate)
+        checkpoint["guard"] = self.guard.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what the guard had seen."""
+        if "guard" in checkpoint:
+            self.guard.load_state_dict(checkpoint["guard"])
+
+
+class SharedSymmetries(RandomSymmetries):
+    """Symmetries for the windows of a step that do not depend on the number of parts in which these come.
+
+    Args:
+        spec: the fields.
+        grid: the grid.
+        seed: of the choice.
+        parts: of the windows of a step; part p holds the windows p, p + parts, p + 2 parts, ...
+    """
+
+    def __init__(self, spec: FieldSpec, grid: Grid, seed: int, parts: int):
+        super().__init__(spec, grid, seed)
+        self.parts = parts
+
+    def choice(self, step: int, windows: int, part: int = 0) -> Tensor:
+        """Which symmetry each window of a part gets, as positions in ``elements``."""
+        return super().choice(step, windows * self.parts)[part :: self.parts]
 
 
 def system(data: Any) -> dict[str, Any]:

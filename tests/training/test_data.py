@@ -34,6 +34,16 @@ def test_ranks_share_each_batch():
     assert {len(batch) for part in parts for batch in part} == {2}
 
 
+def test_accumulated_batches_make_up_a_batch():
+    whole = list(islice(ShuffledBatches(12, 8, seed=0), 4))
+    for rank in range(2):
+        parts = list(islice(ShuffledBatches(12, 8, seed=0, rank=rank, parts=2, accumulate=2), 8))
+        assert {len(part) for part in parts} == {2}
+        assert [sorted(a + b) for a, b in zip(parts[::2], parts[1::2], strict=True)] == [
+            sorted(batch[rank::2]) for batch in whole
+        ]
+
+
 def test_no_windows():
     with pytest.raises(ValueError, match=r"`size` \(=0\)"):
         ShuffledBatches(0, 4, seed=0)

@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import torch
 
 from cliffsteer import Surrogate
 from cliffsteer.datasets import Recipe, generate
-from cliffsteer.training import train
-from cliffsteer.training.module import DivergenceError
+from cliffsteer.training import ModelConfig, train
+from cliffsteer.training.guard import DivergenceError
 
 
 def weights(run):
@@ -79,11 +80,12 @@ def unbroken(root, tmp_path_factory):
     ("name", "width", "prediction"), [("resnet", 16, "delta"), ("csresnet", 6, "delta"), ("csresnet", 6, "state")]
 )
 def test_training_lowers_the_validation_loss(small, tmp_path, name, width, prediction):
-    config = small(prediction=prediction, steps=40, validate_every=20, rollout_steps=5, images=True, lr=1e-2)
+    images = name == "resnet"
+    config = small(prediction=prediction, steps=40, validate_every=20, rollout_steps=5, images=images, lr=1e-2)
     config.model.name, config.model.options["hidden_channels"] = name, width
     run = train(config, tmp_path / "runs" / "one")
     surrogate = Surrogate.from_pretrained(run / "surrogate")
-    values, images = scalars(run)
+    values, drawn = scalars(run)
     losses = values["valid/loss"]
     last = losses[max(losses)]
     assert surrogate.metrics["valid/loss"] == pytest.approx(last)
@@ -94,7 +96,12 @@ def test_training_lowers_the_validation_loss(small, tmp_path, name, width, predi
     assert surrogate.training_config == config.to_dict()
     assert len(values["train/loss"]) == 40
     assert {"train/learning_rate", "train/gradient_norm", "valid/nrmse", "valid/nrmse_velocity"} <= set(values)
-    assert {"valid/frames", "valid/rollout"} <= images
+    assert {"gradients/stem", "gradients/blocks.0", "gradients/head"} <= set(values)
+    assert {"speed/steps_per_second", "speed/windows_per_second", "memory/peak_gib"} <= set(values)
+    assert all(0 <= share < 1 for share in values["speed/waiting_share"].values())
+    assert drawn == ({"valid/frames", "valid/rollout", "valid/spectra", "valid/animation"} if images else set())
+    symmetric = name == "csresnet"
+    assert all((error < 1e-4) == symmetric for error in values["valid/equivariance_error"].values())
     assert len(values["valid/rollout_nrmse_5_steps"]) == 2
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
@@ -131,6 +138,43 @@ def test_gradient_clipping_bounds_a_step_of_sgd(small, tmp_path):
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 
+def test_accumulated_batches_give_the_losses_of_one(small, tmp_path):
+    runs = [train(small(accumulate=n, steps=6, augment="rotations"), tmp_path / str(n)) for n in (1, 2, 4)]
+    whole, *parts = [scalars(run)[0]["train/loss"] for run in runs]
+    for part in parts:
+        assert part == pytest.approx(whole, rel=1e-5)
+    for run in runs[1:]:
+        torch.testing.assert_close(weights(run), weights(runs[0]), atol=1e-6, rtol=1e-4)
+
+
+def test_turned_windows_change_the_training_of_a_network_without_symmetry_only(small, tmp_path):
+    losses = {}
+    for model in ("resnet", "csresnet"):
+        for augment in ("none", "rotations"):
+            config = small(steps=1, augment=augment, validate_every=1)
+            config.model.name = model
+            losses[model, augment] = scalars(train(config, tmp_path / model / augment))[0]["train/loss"][0]
+    assert losses["resnet", "rotations"] != pytest.approx(losses["resnet", "none"], rel=1e-4)
+    assert losses["csresnet", "rotations"] == pytest.approx(losses["csresnet", "none"], rel=1e-4)
+
+
+def test_checkpointed_blocks_train_alike(small, tmp_path, unbroken):
+    torch.testing.assert_close(weights(train(small(checkpoint_blocks=True), tmp_path / "a")), unbroken(small()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of a module that PyTorch's own compiler imports
+def test_a_compiled_network_trains_alike(small, tmp_path, unbroken):
+    torch.testing.assert_close(weights(train(small(compile="default"), tmp_path / "a")), unbroken(small()))
+
+
+def test_the_output_of_each_loss_is_told_by_field(small, tmp_path):
+    config = small(steps=3)
+    config.loss.energy = config.loss.divergence = 0.1
+    values, _ = scalars(train(config, tmp_path / "a"))
+    assert {"train/mse_density", "train/mse_velocity", "train/energy", "train/divergence"} <= set(values)
+
+
 def test_double_precision(small, tmp_path):
     run = train(small(precision="64-true", rollout_steps=2), tmp_path / "a")
     surrogate = Surrogate.from_pretrained(run / "surrogate")
@@ -150,33 +194,6 @@ def test_several_frames_at_once(small, tmp_path):
 @pytest.mark.slow
 def test_workers_change_nothing(small, tmp_path, unbroken):
     assert same(weights(train(small(workers=2), tmp_path / "a")), unbroken(small()))
-
-
-TWO = """
-import json, sys
-import torch
-from cliffsteer.training import train
-torch.set_num_threads(1)
-train(json.loads(sys.argv[1]), sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-def test_two_devices_train_like_one_and_go_on_where_they_stopped(small, tmp_path, unbroken):
-    (tmp_path / "two.py").write_text(TWO)
-    options = {"accelerator": "cpu", "rollout_steps": 3}
-    for steps in (6, 8):
-        config = small(devices=2, steps=steps, **options)
-        config.schedule.name = "constant"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        arguments = [str(tmp_path / "two.py"), json.dumps(config.to_dict()), str(tmp_path / "run")]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr
-    one = small(steps=8, **options)
-    one.schedule.name = "constant"
-    expected, got = unbroken(one), weights(tmp_path / "run")
-    for name, value in expected.items():
-        torch.testing.assert_close(got[name], value, atol=1e-6, rtol=1e-5)
 
 
 def test_a_terminal_gets_a_bar_and_an_interrupt_takes_it_away(small, tmp_path, monkeypatch, capfd):
@@ -226,6 +243,32 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(small, tmp_pat
     values, _ = scalars(run)
     assert sorted(values["train/loss"]) == list(range(8))
     assert len(values["valid/loss"]) == 2
+
+
+def everything(small):
+    """All that has a state or depends on the step."""
+    config = small(steps=9, accumulate=2, precision="bf16-mixed", checkpoint_blocks=True, future=2)
+    config.loss.name, config.loss.unroll, config.loss.curriculum, config.loss.detach = "unrolled", 3, 6, 2
+    config.data.augment = "rotations"
+    config.loss.sobolev, config.loss.spectral, config.loss.units = 0.1, 0.01, "physical"
+    return config
+
+
+def test_losses_after_an_interrupt_are_those_of_an_unbroken_run(small, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    config = everything(small)
+    whole, run = train(config, tmp_path / "whole"), tmp_path / "run"
+    with At(4, interrupt), pytest.raises(KeyboardInterrupt):
+        train(config, run)
+    values = scalars(train(config, run))[0]
+    expected = scalars(whole)[0]
+    for name in ("train/loss", "train/mse_density", "train/spectral", "train/gradient_norm", "valid/loss"):
+        assert values[name] == expected[name]
+    assert same(weights(run), weights(whole))
+    states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (run, whole)]
+    assert states[0]["guard"] == states[1]["guard"]
 
 
 def test_an_interrupt_is_passed_on_and_training_goes_on_later(small, tmp_path, unbroken):
@@ -336,11 +379,34 @@ def test_a_network_that_does_not_fit_the_grid_is_refused_before_it_trains(small,
 def test_a_diverging_training_stops_and_keeps_the_last_good_checkpoint(small, tmp_path):
     config = small(lr=1e20, gradient_clip=0.0, checkpoint_every=1, warmup_steps=0, steps=50, validate_every=50)
     config.optimizer.name = "sgd"
-    with pytest.raises(DivergenceError, match=r"Training diverged: the .* is not a number at step \d+; try .* keeps"):
+    with pytest.raises(
+        DivergenceError, match=r"Training diverged: the .* is not a number at step \d+; try .* keeps the last good"
+    ):
         train(config, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values())
     assert not (tmp_path / "run" / "surrogate").exists()
+
+
+def test_a_training_whose_loss_stays_high_stops_with_the_checkpoint_of_before(small, tmp_path):
+    config = small(lr=5.0, warmup_steps=400, steps=400, validate_every=100, checkpoint_every=10)
+    config.trainer.divergence_factor, config.trainer.divergence_steps = 3.0, 15
+    run = tmp_path / "run"
+    with pytest.raises(DivergenceError) as caught:
+        train(config, run)
+    last = run / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    step, text = checkpoint["global_step"], str(caught.value)
+    assert re.search(r"the loss \(=.*\) has been more than 3 times its best \(.*\) for 15 steps at step \d+; try", text)
+    assert text.endswith(
+        f"{last} keeps the last good weights, of step {step}: start from them with `model.weights={last}`."
+    )
+    assert int(re.search(r"at step (\d+)", text)[1]) > step + 15
+    assert checkpoint["guard"]["high"] == 0
+    best = checkpoint["guard"]["best"]
+    calmer = small(lr=1e-3, steps=4)
+    calmer.model.weights = str(last)
+    assert max(scalars(train(calmer, tmp_path / "calmer"))[0]["train/loss"].values()) < 5 * best
 
 
 def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_later(small, tmp_path, unbroken):
@@ -367,13 +433,17 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_training_goes_on_later(small,
     ("change", "message"),
     [
         ({"history": 9}, r"`history` \(=9\) and `future` \(=1\) need 10 frames"),
+        (
+            {"loss": {"name": "unrolled", "unroll": 8}},
+            r"`loss.unroll` \(=8\) needs windows of .* = 10 frames, but .* 9",
+        ),
         ({"model": {"name": "csresnet", "options": {"width": 3}}}, "has no option 'width'"),
         ({"model": {"name": "csresnett", "options": {}}}, "did you mean 'csresnet'"),
     ],
 )
 def test_refusals(small, tmp_path, change, message):
     config = small().to_dict()
-    (config if "model" in change else config["data"]).update(change)
+    (config["data"] if "history" in change else config).update(change)
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "run")
 
@@ -393,3 +463,14 @@ def test_a_dataset_without_validation_split(small, tmp_path):
 def test_importing_the_package_needs_no_lightning():
     code = "import sys, cliffsteer.training; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_width_is_matched_and_kept_with_the_surrogate(small, tmp_path):
+    config = small(trajectories=2, steps=2)
+    like = {"name": "resnet", "options": {"hidden_channels": 9, "blocks": [1], "kernel_size": 3, "padding": "grid"}}
+    config.model = ModelConfig("resnet", config.model.options | {"padding": "grid"}, "params", like)
+    train(config, tmp_path / "run")
+    surrogate = Surrogate.from_pretrained(tmp_path / "run" / "surrogate")
+    assert surrogate.model["hidden_channels"] == 9
+    assert surrogate.training_config["model"]["options"]["hidden_channels"] == 6
+    assert surrogate.training_config["data"]["trajectories"] == 2
