@@ -1,28 +1,33 @@
-"""How good a Stepper is: one-step and rollout errors on enumerated windows, beside persistence, and its symmetry."""
+"""How good a Stepper is, on enumerated windows, beside persistence: errors, rollouts, turned test sets, symmetry."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torchmetrics import Metric
 
 from cliffsteer.baselines import Persistence
+from cliffsteer.cost import count_weights
 from cliffsteer.datasets import TrajectoryDataset, WindowDataset
 from cliffsteer.grid import require_same_grid
-from cliffsteer.metrics import FieldErrors
+from cliffsteer.metrics import CorrelationTime, Divergence, Drifts, FieldErrors, SpectralErrors, StableSteps
+from cliffsteer.metrics.drift import Quantity
 from cliffsteer.stepper import Stepper, rollout
 from cliffsteer.storage import replacing_file
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.symmetry import lattice_symmetries
+from cliffsteer.transformed import ROTATED, TurnedWindows, turning_symmetries
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def evaluate(
@@ -33,6 +38,9 @@ def evaluate(
     batch_size: int = 16,
     stride: int = 1,
     rollout_stride: int | None = None,
+    rotated: str = "one",
+    boosted: TrajectoryDataset | None = None,
+    quantities: Mapping[str, Quantity] | None = None,
 ) -> dict[str, Any]:
     """Measure a stepper on held-out trajectories. Nothing is drawn at random: every window is enumerated.
 
@@ -45,52 +53,132 @@ def evaluate(
         batch_size: windows evaluated together; the result does not depend on it beyond rounding.
         stride: frames between two windows of the one-step errors.
         rollout_stride: frames between the starts of two rollouts of one trajectory; ``rollout_steps`` by default.
+        rotated: measure the same windows turned by symmetries of the grid, each by "one" or by "all"; or "none".
+        boosted: trajectories of the same system seen from moving frames, on a grid with a time axis.
+        quantities: further numbers of frames whose drift is measured, as for `Drifts`.
 
     Returns:
-        JSON-ready: ``{"dataset": ..., "one_step": {"model": errors, "persistence": errors}, "rollout": the same with a
-        value per lead time, "equivariance": {"relative_error": ...}}``, with errors as `FieldErrors` gives them. For
-        anything but a surrogate normalized_mse, component_mse and the equivariance error are left out.
+        JSON-ready: "one_step" and "rollout" with the errors of "model" and "persistence" (as `FieldErrors` gives them,
+        a value per lead time), and in "rollout" also "correlation", "spectrum", "divergence", "drift" and "stable" (as
+        the classes of `cliffsteer.metrics` do); "rotated" and "boosted" with "one_step" and "rollout" of those;
+        "equivariance"; and "dataset" and "settings", what it was measured on and how. For anything but a surrogate
+        normalized_mse, component_mse and the equivariance error are left out.
 
     Raises:
-        ValueError: fields, grid or time step that differ, a history shorter than the stepper's, or trajectories too
-            short for a window.
+        ValueError: fields, grid or time step that differ, a history shorter than the stepper's, trajectories too
+            short for a window, an unknown choice, or boosts where there is no time axis.
     """
     history = stepper.history if history is None else history
     _check(stepper, trajectories, history)
-    persistence, scales = Persistence.of(stepper), None
-    if isinstance(stepper, Surrogate):
-        scales = stepper.field_scales
-    windows = WindowDataset(trajectories, history, 1, stride)
+    if rotated not in ROTATED:
+        raise ValueError(f"`rotated` (={rotated!r}) must be one of {', '.join(map(repr, ROTATED))}.")
+    if boosted is not None:
+        _check_boosted(stepper, boosted, history)
+    rollout_stride = rollout_stride or rollout_steps
+    scales = stepper.field_scales if isinstance(stepper, Surrogate) else None
+
+    def cut(data: TrajectoryDataset, steps: int, every: int) -> WindowDataset:
+        return WindowDataset(data, history, steps, every)
+
+    def errors(windows: Dataset, who: Stepper = stepper) -> dict[str, Any]:
+        return rollout_errors(who, windows, batch_size, scales)
+
+    persistence, windows = Persistence.of(stepper), cut(trajectories, 1, stride)
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
-        "dataset": {
-            "split": trajectories.split,
-            "trajectories": trajectories.n_trajectories,
-            "frames": trajectories.n_frames,
-            "windows": len(windows),
+        "dataset": _described(trajectories) | {"windows": len(windows), "history": history},
+        "settings": {
             "history": history,
-            "dt": trajectories.dt,
+            "rollout_steps": rollout_steps,
+            "stride": stride,
+            "rollout_stride": rollout_stride,
+            "rotated": rotated,
         },
-        "one_step": {
-            "model": rollout_errors(stepper, windows, batch_size, scales),
-            "persistence": rollout_errors(persistence, windows, batch_size, scales),
-        },
+        "one_step": {"model": errors(windows), "persistence": errors(windows, persistence)},
     }
     if isinstance(stepper, nn.Module):
-        result["weights"] = sum(p.numel() for p in stepper.parameters())
+        result["weights"] = count_weights(stepper)
+    parts = {"one_step": windows}
     if rollout_steps:
-        starts = WindowDataset(trajectories, history, rollout_steps, rollout_stride or rollout_steps)
+        parts["rollout"] = cut(trajectories, rollout_steps, rollout_stride)
+        metrics = rollout_metrics(stepper, rollout_steps, scales, quantities)
+        measured = measure(stepper, parts["rollout"], metrics, batch_size)
         result["rollout"] = {
             "steps": rollout_steps,
-            "windows": len(starts),
-            "model": rollout_errors(stepper, starts, batch_size, scales),
-            "persistence": rollout_errors(persistence, starts, batch_size, scales),
+            "windows": len(parts["rollout"]),
+            "model": measured.pop("errors"),
+            "persistence": errors(parts["rollout"], persistence),
+            **measured,
         }
+    if rotated != "none" and (symmetries := turning_symmetries(stepper.spec.algebra, stepper.grid)):
+        turned = {name: TurnedWindows(part, stepper.spec, stepper.grid, rotated) for name, part in parts.items()}
+        result["rotated"] = {"which": rotated, "symmetries": len(symmetries)}
+        result["rotated"] |= {name: {"model": errors(part)} for name, part in turned.items()}
+    if boosted is not None:
+        moving = {"one_step": cut(boosted, 1, stride)}
+        if rollout_steps:
+            moving["rollout"] = cut(boosted, rollout_steps, rollout_stride)
+        result["boosted"] = {"dataset": _described(boosted) | {"windows": len(moving["one_step"])}}
+        for name, part in moving.items():
+            result["boosted"][name] = {"model": errors(part), "persistence": errors(part, persistence)}
     if isinstance(stepper, Surrogate):
         window = windows[len(windows) // 2]
         error, count = equivariance_error(stepper, window["history"][None], window["parameters"][None])
         result["equivariance"] = {"relative_error": error, "symmetries": count, "precision": "float64"}
     return result
+
+
+def rollout_metrics(
+    stepper: Stepper,
+    steps: int,
+    scales: Mapping[str, float] | None = None,
+    quantities: Mapping[str, Quantity] | None = None,
+) -> dict[str, Metric]:
+    """All metrics of rollouts, by name; "divergence" where there is a field that has one.
+
+    Args:
+        stepper: whose fields, grid and time step they are for.
+        steps: frames of a rollout.
+        scales: scale of each field, for normalised errors.
+        quantities: as for `Drifts`.
+    """
+    spec, grid, options = stepper.spec, stepper.grid, {"sync_on_compute": False}
+    metrics: dict[str, Metric] = {
+        "errors": FieldErrors(spec, steps, scales, **options),
+        "correlation": CorrelationTime(spec, steps, stepper.dt, **options),
+        "stable": StableSteps(spec, steps, **options),
+        "spectrum": SpectralErrors(spec, grid, steps, **options),
+        "drift": Drifts(spec, steps, quantities, **options),
+    }
+    divergence = Divergence(spec, grid, steps, **options)
+    return metrics | ({"divergence": divergence} if divergence.measured else {})
+
+
+def measure(
+    stepper: Stepper, windows: Dataset, metrics: Mapping[str, Metric], batch_size: int = 16
+) -> dict[str, dict[str, Any]]:
+    """Roll out over the whole future of every window, once for all metrics.
+
+    Args:
+        stepper: what is rolled out.
+        windows: a `WindowDataset`, a part of one, or `TurnedWindows`.
+        metrics: metrics of rollouts, for as many lead times as the futures have.
+        batch_size: windows rolled out together.
+
+    Returns:
+        What each of them computes.
+    """
+    spec, device = stepper.spec, _device(stepper)
+    metrics = {name: metric.to(device) for name, metric in metrics.items()}
+    for batch in DataLoader(windows, batch_size, generator=torch.Generator()):  # else it draws from the global one
+        history, future = batch["history"].to(device), batch["future"].to(device)
+        parameters = spec.unpack_parameters(batch["parameters"].to(device))
+        with torch.no_grad():
+            predicted = rollout(stepper, history, future.shape[1], parameters)
+        for metric in metrics.values():
+            before = (history[:, -1:],) if isinstance(metric, Drifts) else ()
+            metric.update(predicted, future, *before)
+    return {name: metric.compute() for name, metric in metrics.items()}
 
 
 def rollout_errors(
@@ -104,14 +192,8 @@ def rollout_errors(
         batch_size: windows rolled out together.
         scales: scale of each field, for normalised errors.
     """
-    spec, device = stepper.spec, _device(stepper)
-    errors = FieldErrors(spec, len(windows[0]["future"]), scales, sync_on_compute=False).to(device)
-    for batch in DataLoader(windows, batch_size, generator=torch.Generator()):  # else it draws from the global one
-        history, future = batch["history"].to(device), batch["future"].to(device)
-        parameters = spec.unpack_parameters(batch["parameters"].to(device))
-        with torch.no_grad():
-            errors.update(rollout(stepper, history, future.shape[1], parameters), future)
-    return errors.compute()
+    errors = FieldErrors(stepper.spec, len(windows[0]["future"]), scales, sync_on_compute=False)
+    return measure(stepper, windows, {"errors": errors}, batch_size)["errors"]
 
 
 def equivariance_error(stepper: Stepper, frames: Tensor, parameters: Tensor) -> tuple[float, int]:
@@ -152,6 +234,25 @@ def equivariance_error(stepper: Stepper, frames: Tensor, parameters: Tensor) -> 
     return worst, count
 
 
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], tolerance: float = 1e-4
+) -> list[tuple[str, float | None, float | None]]:
+    """The numbers in which two results of `evaluate` differ; those of "cost", "training" and "boosted" are left out.
+
+    Args:
+        before: a result, perhaps read from JSON.
+        now: another one.
+        tolerance: largest relative difference that counts as none; so does an absolute one below 1e-9.
+
+    Returns:
+        Name, value before and value now, None where there is none.
+    """
+    old, new = (dict(_numbers(_finite(result))) for result in (before, now))
+    names = [name for name in old | new if name.partition(".")[0] not in ("cost", "training", "boosted")]
+    found = [(name, old.get(name), new.get(name)) for name in names]
+    return [entry for entry in found if not _close(*entry[1:], tolerance)]
+
+
 def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> Path:
     """Write metrics as JSON, whole or not at all; what is not a finite number becomes null.
 
@@ -164,6 +265,19 @@ def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> Path:
     return Path(path)
 
 
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float | None]]:
+    """All numbers in a JSON value by the path to them; None for null."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _numbers(item, f"{name}.{key}".strip("."))
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        yield name, value
+
+
+def _close(a: float | None, b: float | None, tolerance: float) -> bool:
+    return a == b if a is None or b is None else math.isclose(a, b, rel_tol=tolerance, abs_tol=1e-9)
+
+
 def _check(stepper: Stepper, trajectories: TrajectoryDataset, history: int) -> None:
     if stepper.spec != trajectories.spec:
         raise ValueError(f"`trajectories` hold {trajectories.spec}, but the stepper is for {stepper.spec}.")
@@ -172,6 +286,26 @@ def _check(stepper: Stepper, trajectories: TrajectoryDataset, history: int) -> N
         raise ValueError(f"`trajectories` has time step {trajectories.dt}, but the stepper's is {stepper.dt}.")
     if history < stepper.history:
         raise ValueError(f"`history` (={history}) must be at least the stepper's own, {stepper.history}.")
+
+
+def _check_boosted(stepper: Stepper, boosted: TrajectoryDataset, history: int) -> None:
+    _check(stepper, boosted, history)
+    if len(set(stepper.spec.algebra.signature)) == 1:
+        raise ValueError(
+            f"`boosted` needs a grid with an axis of time, but {stepper.spec.algebra} has only axes of one sign."
+        )
+
+
+def _described(trajectories: TrajectoryDataset) -> dict[str, Any]:
+    """What the data are, JSON-ready."""
+    return {
+        "split": trajectories.split,
+        "trajectories": trajectories.n_trajectories,
+        "frames": trajectories.n_frames,
+        "dt": trajectories.dt,
+        "time_unit": trajectories.manifest.time_unit,
+        "recipe": asdict(trajectories.manifest.recipe),
+    }
 
 
 def _device(stepper: Stepper) -> torch.device:

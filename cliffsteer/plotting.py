@@ -101,6 +101,29 @@ def error_curves(curves: Mapping[str, Sequence[float]], dt: float, title: str = 
     return figure
 
 
+def correlation_curves(curves: Mapping[str, Sequence[float]], dt: float, title: str = "", unit: str = "s") -> Figure:
+    """Correlation of rollouts with the truth over time, one line per label, with the thresholds of `CorrelationTime`.
+
+    Args:
+        curves: label -> correlation after 1, 2, ... steps.
+        dt: time of a step, in ``unit``.
+        title: heading of the figure.
+        unit: unit of time.
+    """
+    from cliffsteer.metrics.correlation import THRESHOLDS
+
+    figure = _figure(6.0, 3.6)
+    axes = figure.subplots()
+    for i, (label, values) in enumerate(curves.items()):
+        axes.plot(dt * np.arange(len(values) + 1), [1.0, *values], label=label, **_line(i))
+    for threshold in THRESHOLDS:
+        axes.axhline(threshold, color="0.6", linewidth=0.8)
+    lowest = min((value for values in curves.values() for value in values if math.isfinite(value)), default=0.0)
+    axes.set(xlabel=f"time [{unit}]", ylabel="correlation", title=title, ylim=(min(0.7, lowest) - 0.03, 1.03))
+    _finish(axes)
+    return figure
+
+
 def loss_curves(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], title: str = "") -> Figure:
     """Losses during training, one line per label, on a logarithmic axis.
 

@@ -8,7 +8,7 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 from cliffsteer import __version__, plotting
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.grid import require_same_grid
+from cliffsteer.report_tables import metric_tables
 from cliffsteer.stepper import rollout
 from cliffsteer.storage import replacing_file
 from cliffsteer.surrogate import Surrogate
@@ -85,24 +86,19 @@ def write_report(
         ValueError: no networks, or one that was evaluated on other data than the rest.
         OSError: the page cannot be written; an older one is still there.
     """
-    import jinja2
-
     _check(entries, trajectories)
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(
-        resources.files("cliffsteer").joinpath("templates/report.html").read_text(encoding="utf-8")
-    )
-    text = template.render(
+    text = render(
+        "report.html",
         title=title,
         facts=_facts(entries, trajectories),
         table=_table(entries),
+        tables=metric_tables([entry.name for entry in entries], [entry.metrics for entry in entries]),
         losses=_losses(entries),
         errors=_error_figures(entries, trajectories),
+        correlations=_correlation_figures(entries, trajectories),
         examples=_examples(entries, trajectories),
         loop=loop
-        and {"text": loop.text, "facts": loop.facts, "figure": _png(plotting.error_curves(loop.curves, loop.dt))},
+        and {"text": loop.text, "facts": loop.facts, "figure": png(plotting.error_curves(loop.curves, loop.dt))},
         versions=versions(),
         commands=list(commands),
     )
@@ -110,6 +106,27 @@ def write_report(
     with replacing_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return out
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package, filled in; text is escaped, an unknown name is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cliffsteer"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
+def png(figure: Figure) -> str:
+    """A figure as the address of an image that is in the page itself."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    return _data("image/png", buffer.getvalue())
 
 
 def versions() -> dict[str, str]:
@@ -155,7 +172,7 @@ def _facts(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> dict[st
         "Fields": ", ".join(fields),
         "Algebra": f"signature {trajectories.spec.algebra.signature}",
         "Grid": f"{' × '.join(map(str, grid.shape))} cells, {sides}",
-        "Time step": f"{trajectories.dt:g} s between frames",
+        "Time step": f"{trajectories.dt:g} {trajectories.manifest.time_unit} between frames",
         "Held-out data": f"{data['trajectories']} trajectories of {data['frames']} frames (split {data['split']}),"
         f" {data['windows']} one-step windows",
         "Task": f"{entries[0].surrogate.future} frame(s) from {data['history']}",
@@ -195,7 +212,7 @@ def _losses(entries: Sequence[Entry]) -> str | None:
         for tag, label in (("train/loss", "training"), ("valid/loss", "validation")):
             if tag in entry.scalars:
                 curves[f"{entry.name}, {label}"] = entry.scalars[tag]
-    return _png(plotting.loss_curves(curves)) if curves else None
+    return png(plotting.loss_curves(curves)) if curves else None
 
 
 def _error_figures(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> list[str]:
@@ -207,7 +224,21 @@ def _error_figures(entries: Sequence[Entry], trajectories: TrajectoryDataset) ->
         curves = {e.name: _values(e.metrics["rollout"]["model"]["fields"][f.name]["nrmse"]) for e in entries}
         still = entries[0].metrics["rollout"]["persistence"]["fields"][f.name]["nrmse"]
         figure = plotting.error_curves(curves | {"persistence": _values(still)}, trajectories.dt, f.name)
-        figures.append(_png(figure))
+        figures.append(png(figure))
+    return figures
+
+
+def _correlation_figures(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> list[str]:
+    """Correlation of rollouts with the truth over time, a figure per field."""
+    if not all("correlation" in entry.metrics.get("rollout", {}) for entry in entries):
+        return []
+    figures = []
+    for f in trajectories.spec.dynamic:
+        curves = {
+            e.name: _values(e.metrics["rollout"]["correlation"]["fields"][f.name]["correlation"]) for e in entries
+        }
+        unit = trajectories.manifest.time_unit
+        figures.append(png(plotting.correlation_curves(curves, trajectories.dt, f.name, unit)))
     return figures
 
 
@@ -230,17 +261,11 @@ def _examples(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> dict
         shown = {label: sequence[moment] for label, sequence in sequences.items()}
         errors = {f"error of {e.name}": shown[e.name] - shown["truth"] for e in entries}
         figure = plotting.field_panels(spec, grid, shown, errors)
-        panels[f"After {moment + 1} step{'s' if moment else ''}"] = _png(figure)
+        panels[f"After {moment + 1} step{'s' if moment else ''}"] = png(figure)
     with tempfile.TemporaryDirectory() as folder:
         path = plotting.save_animation(Path(folder) / "rollout.gif", spec, grid, sequences, trajectories.dt)
         animation = _data("image/gif", path.read_bytes())
     return {"panels": panels, "animation": animation, "field": spec.dynamic[0].name}
-
-
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    return _data("image/png", buffer.getvalue())
 
 
 def _data(kind: str, content: bytes) -> str:

@@ -93,6 +93,60 @@ def test_histories_are_compared_on_the_same_frames(held_out):
     assert a["dataset"] == b["dataset"]
 
 
+def test_a_rotated_test_set_is_as_easy_for_a_steerable_network_and_harder_for_another(held_out):
+    for model, which in ((CSRESNET, "one"), (CSRESNET, "all"), (RESNET, "one")):
+        result = evaluate(surrogate(held_out, model), held_out, rollout_steps=2, rotated=which)
+        assert result["rotated"]["symmetries"] == 7
+        for part in ("one_step", "rollout"):
+            stored, turned = (r[part]["model"]["overall"]["nrmse"] for r in (result, result["rotated"]))
+            assert (turned == pytest.approx(stored, rel=1e-4)) == (model is CSRESNET)
+
+
+def test_rotated_windows_can_be_left_out_and_settings_measure_the_same_again(held_out):
+    stepper = surrogate(held_out)
+    result = evaluate(stepper, held_out, rollout_steps=2, stride=3, rotated="none")
+    assert "rotated" not in result
+    assert evaluate(stepper, held_out, **result["settings"]) == result
+    with pytest.raises(ValueError, match=r"`rotated` \(='two'\) must be one of 'one', 'all', 'none'"):
+        evaluate(stepper, held_out, rotated="two")
+
+
+def test_rollouts_are_measured_in_every_way(held_out):
+    mass = {"mass": lambda frames: frames[:, :, 0].mean((-1, -2))}
+    result = evaluate(create("smoke", **OPTIONS), held_out, rollout_steps=3, quantities=mass)["rollout"]
+    assert result["stable"] == {"steps": 3.0, "shortest": 3, "lasting": 1.0, "limit": 1.0}
+    assert result["correlation"]["fields"]["density"]["lasting_0.9"] == 1.0
+    assert result["correlation"]["fields"]["density"]["time_0.9"] == 9.0  # 3 steps of 3 s
+    assert max(result["spectrum"]["fields"]["density"]["error"]["low"]) < 0.1
+    assert set(result["divergence"]["fields"]) == {"velocity"}
+    truth = result["drift"]["truth"]
+    for who in ("model", "truth"):  # advection by closed walls loses little smoke
+        assert result["drift"][who]["quantities"]["mass"] == pytest.approx(truth["quantities"]["mass"], abs=0.02)
+
+
+def test_boosted_trajectories_are_measured_where_there_is_time(held_out, tmp_path):
+    options = {"resolution": 4, "pairs": 1, "width": 0.2}
+    still, moving = (
+        TrajectoryDataset(
+            generate(
+                Recipe("maxwell_spacetime", options | {"drift": drift}, {"test": 1}, frames=3, batch=1),
+                tmp_path / f"drift{drift}",
+                progress=False,
+            ),
+            "test",
+        )
+        for drift in (0.0, 0.4)
+    )
+    result = evaluate(surrogate(still, RESNET, history=1), still, rollout_steps=2, boosted=moving)
+    for part in ("one_step", "rollout"):
+        errors = [r[part]["persistence"]["overall"]["nrmse"] for r in (result, result["boosted"])]
+        assert errors[0] != pytest.approx(errors[1], rel=1e-3)
+    assert result["boosted"]["dataset"]["recipe"]["options"]["drift"] == 0.4
+    assert result["boosted"]["rollout"]["model"]["overall"]["nrmse"] != result["rollout"]["model"]["overall"]["nrmse"]
+    with pytest.raises(ValueError, match="`boosted` needs a grid with an axis of time"):
+        evaluate(surrogate(held_out), held_out, boosted=held_out)
+
+
 def test_equivariance_of_a_steerable_and_of_a_plain_network(held_out):
     exact = evaluate(surrogate(held_out), held_out, rollout_steps=0)["equivariance"]
     assert exact["symmetries"] == 8

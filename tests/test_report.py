@@ -11,6 +11,7 @@ from PIL import Image
 from cliffsteer.datasets import Recipe, TrajectoryDataset, compute_statistics, generate
 from cliffsteer.evaluation import evaluate
 from cliffsteer.report import Entry, Loop, versions, write_report
+from cliffsteer.report_tables import number
 from cliffsteer.surrogate import Surrogate
 
 
@@ -62,7 +63,8 @@ def test_names_and_titles_are_escaped(page):
 
 
 def test_the_table_holds_the_measured_numbers(page, entries):
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", page)]
+    table = page.partition("Rotated test set")[0]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(<td>.*?)</tr>", table)]
     assert len(rows) == 3
     for row, entry in zip(rows, entries, strict=False):
         one, many = entry.metrics["one_step"], entry.metrics["rollout"]
@@ -79,9 +81,29 @@ def test_the_table_holds_the_measured_numbers(page, entries):
 
 
 def test_images_are_there_and_the_animation_moves(page):
-    assert len(embedded(page, "png")) == 2 + 1 + 2 + 1  # errors per field, losses, panels, loop
+    assert len(embedded(page, "png")) == 2 + 2 + 1 + 2 + 1  # errors and correlations per field, losses, panels, loop
     (animation,) = embedded(page, "gif")
     assert animation.n_frames == 3
+
+
+def test_the_page_has_a_table_for_every_kind_of_metric(page, entries):
+    tables = dict(re.findall(r"<h2>(.*?)</h2>\n(.*?)</table>", page, re.DOTALL))
+    for title in ("Rotated test set", "How long rollouts last", "Errors by scale", "What rollouts keep"):
+        assert len(re.findall("<tr><td>", tables[title])) == len(entries) + (title == "What rollouts keep")
+    turned = entries[1].metrics["rotated"]["rollout"]["model"]["overall"]["nrmse"][-1]
+    assert f"<td>{turned:.4f}</td>" in tables["Rotated test set"]
+    divergence = entries[0].metrics["rollout"]["divergence"]["fields"]["velocity"]
+    for who in ("model", "truth"):
+        assert f"<td>{divergence[who][-1]:.4f}</td>" in tables["What rollouts keep"]
+    error = entries[0].metrics["rollout"]["spectrum"]["fields"]["density"]["error"]["high"][-1]
+    assert f"<td>{number(error)} (" in tables["Errors by scale"]
+
+
+def test_what_was_not_measured_is_left_out(entries, trajectories, tmp_path):
+    metrics = evaluate(entries[0].surrogate, trajectories, rollout_steps=0, rotated="none")
+    page = write_report([Entry("x", entries[0].surrogate, metrics)], trajectories, tmp_path / "r.html").read_text()
+    assert "Rotated" not in page
+    assert "How long" not in page
 
 
 def test_versions_and_commands_are_there(page):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cliffsteer import Field, FieldSpec, Grid, Stepper, Surrogate, rollout
+from cliffsteer import Field, FieldSpec, Grid, Stepper, Surrogate, models, rollout
 from cliffsteer.models import create
 from cliffsteer.nn.freeze import freeze
 from cliffsteer.normalization import Normalization
@@ -214,7 +214,7 @@ def test_config_is_readable_and_keeps_training_and_metrics(saved):
     assert config["format"] == "cliffsteer.surrogate"
     assert config["format_version"] == 1
     assert config["model"]["name"] == "csresnet"
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     loaded = Surrogate.from_pretrained(folder)
     assert loaded.training_config == {"steps": 3}
     assert loaded.metrics == {"valid/loss": 0.5}
@@ -230,6 +230,27 @@ def test_saving_over_an_older_surrogate_replaces_it_and_keeps_other_files(saved)
     assert Surrogate.from_pretrained(folder).model["name"] == "resnet"
     assert (folder / "README.md").read_text() == "a model card"
     assert [path.name for path in folder.parent.iterdir()] == ["surrogate"]
+
+
+def test_names_of_the_registry_survive_moves_of_classes(saved, monkeypatch):
+    surrogate, folder = saved
+    config = (folder / "config.json").read_text()
+    assert "cliffsteer.models" not in config  # no path to a class, only names
+    assert "CSResNet" not in config
+
+    class Moved(models.MODELS["csresnet"]):
+        """The same network under another name, in another module."""
+
+    monkeypatch.setitem(models.MODELS, "csresnet", Moved)
+    loaded = Surrogate.from_pretrained(folder)
+    assert type(loaded.network) is Moved
+    x = frames()
+    assert torch.equal(loaded.step(x), surrogate.step(x))
+    monkeypatch.setitem(models.MODELS, "new_name", Moved)  # the old name stays, as an alias
+    renamed = Surrogate.from_pretrained(folder)
+    renamed.model["name"] = "new_name"
+    again = Surrogate.from_pretrained(renamed.save_pretrained(folder.with_name("renamed")))
+    assert torch.equal(again.step(x), surrogate.step(x))
 
 
 def test_a_failed_save_leaves_the_old_surrogate(saved):
@@ -371,3 +392,17 @@ def test_a_frozen_network_keeps_its_precision_and_is_not_saved(tmp_path):
     assert surrogate.dtype == torch.float64
     with pytest.raises(ValueError, match="`network` is frozen and cannot be trained on"):
         surrogate.save_pretrained(tmp_path / "frozen")
+
+
+@pytest.mark.parametrize("name", ["csresnet", "resnet", "csunet", "unet", "clifford_resnet"])
+def test_padding_is_that_of_the_grid(name, tmp_path):
+    small = {"name": name, "hidden_channels": 2, "blocks": [1], "kernel_size": 3}
+    made = [
+        Surrogate.create({**small, "padding": padding}, SPEC, GRID, 0.1, 1, 1, SCALES)
+        for padding in ("grid", "periodic")
+    ]
+    made[1].load_state_dict(made[0].state_dict())
+    loaded = Surrogate.from_pretrained(made[0].save_pretrained(tmp_path / name))
+    frames = torch.randn(1, 1, 4, 8, 8)
+    assert torch.equal(made[0].step(frames), made[1].step(frames))
+    assert torch.equal(made[0].eval().step(frames), loaded.step(frames))

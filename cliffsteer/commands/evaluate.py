@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,15 +13,17 @@ from typing import Any
 from omegaconf import DictConfig
 
 from cliffsteer.commands.errors import UsageError
-from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.commands.runs import load_surrogate, open_split, read_entry, training_facts
+from cliffsteer.cost import cost
 from cliffsteer.datasets import check_shards
 from cliffsteer.evaluation import evaluate, write_metrics
+from cliffsteer.report import write_report
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: DictConfig) -> None:
-    """Write metrics.json into the run folder and a table to stdout.
+    """Write metrics.json and report.html into the run folder, and a table to stdout.
 
     Rollouts end where the trajectories do.
 
@@ -36,9 +40,25 @@ def run(config: DictConfig) -> None:
     steps = max(0, min(config.steps, longest))
     if steps < config.steps:
         logger.info("`steps` (=%d) is more than the trajectories have left: %d are rolled out.", config.steps, steps)
+    boosted = None
+    if config.boosted is not None:
+        boosted = open_split(surrogate, config.boosted, config.split)
+        check_shards(boosted)
     metrics = evaluate(
-        surrogate, trajectories, config.history, steps, batch_size=config.batch_size, stride=config.stride
+        surrogate,
+        trajectories,
+        config.history,
+        steps,
+        batch_size=config.batch_size,
+        stride=config.stride,
+        rotated=config.rotated,
+        boosted=boosted,
     )
+    metrics |= {
+        "cost": cost(surrogate, config.batch_size),
+        "training": training_facts(config.run, surrogate),
+        "command": command(config),
+    }
     path = write_metrics(metrics, Path(config.run) / "metrics.json")
     data = metrics["dataset"]
     sys.stdout.write(
@@ -47,7 +67,25 @@ def run(config: DictConfig) -> None:
     )
     for line in table(metrics):
         sys.stdout.write(f"{line}\n")
-    sys.stdout.write(f"All of it: {path}\n")
+    written = [path]
+    if config.report:
+        entry = read_entry(config.run)
+        page = path.with_name("report.html")
+        written.append(write_report([entry], trajectories, page, entry.name, commands=[metrics["command"]]))
+    sys.stdout.write(f"All of it: {', '.join(map(str, written))}\n")
+
+
+def command(config: DictConfig) -> str:
+    """The command line that measures the same, whatever the defaults are."""
+    names = ("run", "root", "split", "history", "steps", "batch_size", "stride", "rotated", "boosted")
+    words = [f"{name}={_written(config[name])}" for name in names if config[name] is not None]
+    return shlex.join(["cliffsteer", "evaluate", *words])
+
+
+def _written(value: Any) -> str:
+    """A value in the grammar of Hydra's overrides; folders of a sweep hold a `=`."""
+    text = str(value)
+    return text if re.fullmatch(r"[\w./:+-]+", text) else "'{}'".format(text.replace("'", "\\'"))
 
 
 def table(metrics: Mapping[str, Any]) -> Iterator[str]:
@@ -63,6 +101,15 @@ def table(metrics: Mapping[str, Any]) -> Iterator[str]:
             model, still = (_last_nrmse(part[who], name) for who in ("model", "persistence"))
             cells += f"{model:>12.4g}  ({model / still:>6.3g})" if still else f"{model:>12.4g}" + " " * 10
         yield f"  {title:10}{cells}"
+    for word in ("rotated", "boosted"):
+        if word in metrics:
+            last = {"one step": "one_step", f"{metrics.get('rollout', {}).get('steps')} steps": "rollout"}
+            texts = [
+                f"{title} {_last_nrmse(metrics[word][part]['model'], 'overall'):.4g}"
+                for title, part in last.items()
+                if part in metrics[word]
+            ]
+            yield f"  {word} test set, overall: {', '.join(texts)}"
     if "equivariance" in metrics:
         error, count = metrics["equivariance"]["relative_error"], metrics["equivariance"]["symmetries"]
         yield f"  largest violation of the grid's {count} symmetries, relative: {error:.2g}"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import open_split, read_entry
-from cliffsteer.datasets import Recipe, TrajectoryDataset
+from cliffsteer.datasets import TrajectoryDataset
+from cliffsteer.datasets.recipe import recipe_overrides
 from cliffsteer.report import Entry, write_report
 
 logger = logging.getLogger(__name__)
@@ -52,20 +51,3 @@ def again(folders: Sequence[str], entries: Sequence[Entry], trajectories: Trajec
         lines.append(["evaluate", f"run={new}", f"root={trajectories.root}", *numbers])
     lines.append(["report", f"runs=[{','.join(news)}]", f"root={trajectories.root}"])
     return [shlex.join(["cliffsteer", *line]) for line in lines]
-
-
-def recipe_overrides(recipe: Recipe) -> list[str]:
-    """Overrides of ``cliffsteer generate`` that give a recipe, whatever the defaults are."""
-    numbers = [f"{name}={getattr(recipe, name)}" for name in ("frames", "every", "skip", "batch", "seed")]
-    options = [f"++solver.{name}={_written(value)}" for name, value in recipe.options.items()]
-    splits = [f"++splits.{name}={count}" for name, count in recipe.splits.items()]
-    return ["~recipe", f"solver={recipe.solver}", *options, *splits, *numbers]
-
-
-def _written(value: Any) -> str:
-    """A JSON value in the grammar of Hydra's overrides."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_written, value)) + "]"
-    return json.dumps(value)

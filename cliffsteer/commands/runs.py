@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from cliffsteer import solvers
-from cliffsteer.datasets import TrajectoryDataset
-from cliffsteer.hybrid import Repeated
+from cliffsteer.coupling import Repeated
+from cliffsteer.datasets import TrajectoryDataset, read_manifest
 from cliffsteer.report import Entry
 from cliffsteer.stepper import Stepper
-from cliffsteer.surrogate import Surrogate
+from cliffsteer.surrogate import Surrogate, read_config
 
 
-def load_surrogate(run: str | Path, device: str = "auto") -> Surrogate:
-    """The surrogate of a run, or of a folder written by `Surrogate.save_pretrained`.
+def surrogate_folder(run: str | Path) -> Path:
+    """The folder of the saved surrogate of a run; the run itself when `Surrogate.save_pretrained` wrote it.
 
     Raises:
         FileNotFoundError: no such run, or its training has not finished.
-        ValueError: a surrogate of another version or a damaged one, or a device that is not there.
     """
     run = Path(run)
     if not run.is_dir():
@@ -31,7 +30,31 @@ def load_surrogate(run: str | Path, device: str = "auto") -> Surrogate:
         unfinished = (run / "checkpoints").is_dir()
         hint = "its training has not finished, the same `cliffsteer train` goes on" if unfinished else "give a run"
         raise FileNotFoundError(f"`run` (={run}) holds no surrogate: {hint}.")
-    return Surrogate.from_pretrained(folder, _device(device))
+    return folder
+
+
+def load_surrogate(run: str | Path, device: str = "auto") -> Surrogate:
+    """The surrogate of a run, or of a folder written by `Surrogate.save_pretrained`.
+
+    Raises:
+        FileNotFoundError: no such run, or its training has not finished.
+        ValueError: a surrogate of another version or a damaged one, or a device that is not there.
+    """
+    return Surrogate.from_pretrained(surrogate_folder(run), _device(device))
+
+
+def read_saved(run: str | Path) -> dict[str, Any]:
+    """The config of the saved surrogate of a run, without its weights; errors as `load_surrogate`."""
+    return read_config(surrogate_folder(run) / "config.json")
+
+
+def training_facts(run: str | Path, surrogate: Surrogate) -> dict[str, Any]:
+    """What is known of a training: "seconds" it took, "trajectories" it read; None for what is not known."""
+    data = (surrogate.training_config or {}).get("data", {})
+    root, count = data.get("root"), data.get("trajectories") or None
+    if count is None and root is not None and (Path(root) / "dataset.json").is_file():
+        count = read_manifest(root).recipe.splits.get("train")
+    return {"seconds": read_scalars(Path(run) / "tensorboard")[1], "trajectories": count}
 
 
 def open_split(surrogate: Surrogate, root: str | None, split: str) -> TrajectoryDataset:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cliffsteer.fields import FieldSpec
+from cliffsteer.metrics.pairs import check_lead_times, check_seen, field_pairs, ratio
 
 EPSILON = 1e-7
 """Added to the variance in VRMSE, as in The Well."""
@@ -24,10 +25,12 @@ class FieldErrors(Metric):
         mse = E⟨|û − u|²⟩,   nrmse = √(mse / E⟨|u|²⟩),   vrmse = E √(⟨|û − u|²⟩ / (⟨|u − ū|²⟩ + 1e-7)),
         normalized_mse = mse / s²
 
-    nrmse pools numerator and denominator, so that frames at rest do not dominate; vrmse, a mean over frames, is that of
-    The Well (Ohana et al., NeurIPS 2024). A vector field counts as one field with one ū per component, so that all four
-    are invariant under rotations. Each "overall" value is the mean over fields, except for component_mse, the mean of
-    the normalised squared error over all components alike: the loss of Zhdanov et al. (ICML 2024).
+    nrmse pools numerator and denominator, so that frames at rest do not dominate; where a field is zero in every frame
+    of the stream it is 0 for a prediction that is zero too and infinite for any other (how far off, says mse). vrmse, a
+    mean over frames, is that of The Well (Ohana et al., NeurIPS 2024). A vector field counts as one field with one ū
+    per component, so that all four are invariant under rotations. Each "overall" value is the mean over fields, except
+    for component_mse, the mean of the normalised squared error over all components alike: the loss of Zhdanov et al.
+    (ICML 2024).
 
     Args:
         spec: the fields.
@@ -48,8 +51,7 @@ class FieldErrors(Metric):
 
     def __init__(self, spec: FieldSpec, lead_times: int = 1, scales: Mapping[str, float] | None = None, **options: Any):
         super().__init__(**options)
-        if lead_times < 1:
-            raise ValueError(f"`lead_times` (={lead_times}) must be at least 1.")
+        check_lead_times(lead_times)
         names = [field.name for field in spec.dynamic]
         if scales is not None and sorted(scales) != sorted(names):
             raise ValueError(f"`scales` is given for {', '.join(scales)}; it must hold {', '.join(names)}.")
@@ -70,17 +72,10 @@ class FieldErrors(Metric):
         Raises:
             ValueError: shapes that differ or do not fit the spec and the number of lead times.
         """
-        self.spec.check_frames(truth)
-        if prediction.shape != truth.shape or truth.shape[1] != self.lead_times:
-            raise ValueError(
-                f"`prediction` has shape {tuple(prediction.shape)} and `truth` {tuple(truth.shape)}: they must agree"
-                f" and hold {self.lead_times} lead time(s) on axis 1."
-            )
-        predicted, true = self.spec.unpack(prediction), self.spec.unpack(truth)
+        pairs = field_pairs(self.spec, self.lead_times, prediction, truth)
         cells = tuple(range(3, truth.ndim))
-        for i, name in enumerate(true):
-            u = true[name].double()
-            error = (predicted[name].double() - u).square().mean((2, *cells))
+        for i, (predicted, u) in enumerate(pairs):
+            error = (predicted - u).square().mean((2, *cells))
             variance = (u - u.mean(cells, keepdim=True)).square().mean((2, *cells))
             self.squared_error[:, i] += error.sum(0)
             self.squared_truth[:, i] += u.square().mean((2, *cells)).sum(0)
@@ -93,11 +88,10 @@ class FieldErrors(Metric):
         Raises:
             ValueError: nothing was added yet.
         """
-        if not self.frames:
-            raise ValueError("`FieldErrors` has seen no frames: call `update` before `compute`.")
+        check_seen("FieldErrors", self.frames)
         values = {
             "mse": self.squared_error / self.frames,
-            "nrmse": (self.squared_error / self.squared_truth).sqrt(),
+            "nrmse": ratio(self.squared_error, self.squared_truth).sqrt(),
             "vrmse": self.scaled_error / self.frames,
         }
         if self.scales is not None:

@@ -56,6 +56,20 @@ def test_zero_prediction_has_nrmse_one_and_truth_zero():
     assert errors(truth, truth)["overall"]["nrmse"] == [0.0] * 3
 
 
+def test_a_field_that_is_always_zero_has_nrmse_zero_or_infinite_but_never_nan():
+    truth = frames(2, 3)
+    truth[:, :, 1:3] = 0
+    prediction = truth.clone()
+    prediction[:, 1, 1] = 0.5  # the second lead time alone is wrong
+    result = errors(prediction, truth)
+    assert result["fields"]["velocity"]["nrmse"] == [0.0, math.inf, 0.0]
+    assert result["fields"]["velocity"]["mse"] == [0.0, 0.125, 0.0]
+    assert result["fields"]["density"]["nrmse"] == [0.0] * 3
+    assert result["overall"]["nrmse"] == [0.0, math.inf, 0.0]
+    prediction[:, 2, 1] = math.nan
+    assert math.isnan(errors(prediction, truth)["fields"]["velocity"]["nrmse"][2])
+
+
 def test_predicting_the_mean_has_vrmse_one():
     truth = frames(4, 1) + 3.0
     mean = truth.mean((-1, -2), keepdim=True).expand_as(truth)

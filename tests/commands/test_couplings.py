@@ -1,0 +1,101 @@
+"""`calibrate`, `rollout coupling=guarded` and `tradeoff`, on one tiny run."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cliffsteer.cli import main
+
+TINY = [
+    *("trainer.steps=4", "trainer.validate_every=4", "trainer.checkpoint_every=0", "trainer.progress=false"),
+    *("trainer.rollout_steps=0", "data.batch_size=4", "schedule.warmup_steps=1", "data.history=2"),
+    *("model=resnet", "model.options.hidden_channels=4", "model.options.blocks=[1]", "model.options.kernel_size=3"),
+]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("couplings")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["generate", "solver=smoke", "solver.resolution=8", "n=6", "frames=8", "progress=false"]) == 0
+        assert main(["train", "experiment=smoke", "name=tiny", *TINY]) == 0
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def here(workdir, monkeypatch):
+    monkeypatch.chdir(workdir)
+    return workdir
+
+
+def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
+    assert main(["rollout", "run=runs/tiny", "coupling=guarded"]) == 2
+    assert "`cliffsteer calibrate run=runs/tiny` makes it" in capsys.readouterr().err
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "steps=2", "ensemble=[runs/tiny]"]) == 0
+    out = capsys.readouterr().out
+    assert "wanted rate of alarms 0.2" in out
+    guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
+    kinds = {guard["kind"] for guard in guards}
+    assert {"finite", "courant", "divergence", "energy", "novelty", "disagreement"} <= kinds
+    arguments = ["coupling=guarded", "steps=4", "hand_back=1", "out=rolled"]
+    assert main(["rollout", "run=runs/tiny", *arguments]) == 0
+    assert "Frames of the surrogate: " in capsys.readouterr().out
+    found = json.loads((here / "rolled/guards.json").read_text())
+    counts = found["counts"]
+    assert counts["surrogate"] + counts["rejected"] + counts["handed back"] == 4
+    assert (here / "rolled/guards.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_guards_can_be_chosen(here, capsys):
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "guards=[finite,residual]"]) == 0
+    guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
+    assert [guard["kind"] for guard in guards] == ["finite", "residual"]
+    assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=2", "out=rolled2"]) == 0
+
+
+def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
+    couplings = "couplings=[replace,alternate,coarse_to_fine]"
+    sizes = ["resolutions=[8,16]", "reference=32", "fine=16", "steps=3", "trajectories=1", "repeats=1"]
+    assert main(["tradeoff", "run=runs/tiny", couplings, *sizes, "surrogate_steps=1"]) == 0
+    out = capsys.readouterr().out
+    folder = here / "runs/tiny/tradeoff"
+    content = json.loads((folder / "tradeoff.json").read_text())
+    assert content["verdict"] in out
+    points = {p["label"]: p for p in content["points"]}
+    assert list(points) == ["solver, 8 cells", "solver, 16 cells", "replace", "alternate", "coarse_to_fine"]
+    assert points["solver, 16 cells"]["error"] < points["solver, 8 cells"]["error"]
+    assert points["coarse_to_fine"]["shape"] == [16, 16]
+    assert all(p["seconds"] > 0 and len(p["errors"]) == 3 for p in points.values())
+    assert content["facts"]["reference"] == "smoke with 32 x 32 cells"
+    with (folder / "tradeoff.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == list(points)
+    page = (folder / "tradeoff.html").read_text()
+    assert page.count("<tr>") == 6
+    assert "data:image/png;base64," in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["calibrate", "rate=2"], "`rate` (=2.0) must lie between 0 and 1"),
+        (["calibrate", "guards=[enrgy]"], "`guards` (='enrgy') is unknown: did you mean 'energy'?"),
+        (["calibrate", "guards=[curl]"], "leaves none that suits these data"),
+        (["calibrate", "steps=0"], "`steps` (=0) must be at least 1"),
+        (["rollout", "hand_back=-1"], "`hand_back` (=-1) must be at least 0"),
+        (["tradeoff", "couplings=[alternat]"], "`couplings` (='alternat') is unknown: did you mean 'alternate'?"),
+        (["tradeoff", "couplings=[correct]"], "`correction` is missing"),
+        (["tradeoff", "reference=8"], "`reference` (=8) must be finer than all `resolutions` ([4, 8])"),
+        (["tradeoff", "repeats=0"], "`repeats` (=0) must be at least 1"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else "",
+)
+def test_faulty_command_lines_end_in_one_line(here, capsys, arguments, message):
+    assert main([arguments[0], "run=runs/tiny", *arguments[1:]]) == 2
+    assert message in capsys.readouterr().err
