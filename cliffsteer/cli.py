@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,17 +27,23 @@ if TYPE_CHECKING:
 VERBS = {
     "generate": "simulate trajectories and store them as a dataset",
     "convert": "data of The Well, PDEArena or PDEBench to a dataset, and back",
-    "verify": "check every shard of a dataset",
+    "verify": "check every shard of a dataset, or measure a published run again",
     "train": "train a network on a dataset",
     "evaluate": "measure a trained run on held-out trajectories",
     "rollout": "roll a trained run out, alone or coupled to its solver",
+    "calibrate": "set the thresholds of a run's guards on held-out data",
+    "tradeoff": "measure error against time of the solver, a run and its couplings",
     "report": "write a page about evaluated runs",
+    "compare": "table and plots of many runs: `compare runs/*`",
+    "publish": "save a trained run with its metrics and a model card, and push it to a hub",
     "inspect": "look into kernels, networks and data: `inspect kernel`, `inspect equivariance`, `inspect data`",
     "info": "list solvers, datasets, models, experiments and runs",
     "demo": "all of it once, small: simulate, train, compare, couple, report",
 }
 WITH_SUBJECT = ("inspect",)
 """Verbs with subjects."""
+WITH_RUNS = ("compare", "report")
+"""Verbs that take folders of runs as plain words."""
 DEBUG = "CLIFFSTEER_DEBUG"
 
 
@@ -92,7 +100,7 @@ def _run(verb: str, arguments: list[str], start: contextlib.ExitStack) -> None:
     import hydra
 
     from cliffsteer.commands.folders import name_swept_values
-    from cliffsteer.commands.schema import check, register
+    from cliffsteer.commands.schema import register
 
     options, arguments = _parse(verb, arguments)
     if options.multirun:
@@ -100,23 +108,42 @@ def _run(verb: str, arguments: list[str], start: contextlib.ExitStack) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: the line shown is ours
     register()
 
-    def task(config: DictConfig) -> None:
-        try:
-            check(verb, config)
-            module = importlib.import_module(f"cliffsteer.commands.{verb}")
-            start.close()  # nothing was written until now
-            module.run(config)
-        except Exception as error:  # past Hydra, which would add lines of its own
-            raise SystemExit(_fail(error, verb)) from None
-
     before, hook = sys.argv, threading.excepthook
     sys.argv = [f"cliffsteer {verb}", *arguments]
     threading.excepthook = _thread_failed
     try:
         with _plain_messages():
-            hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(task)()
+            hydra.main(config_path="pkg://cliffsteer.conf", config_name=verb, version_base="1.3")(_Task(verb, start))()
     finally:
         sys.argv, threading.excepthook = before, hook
+
+
+class _Task:
+    """What Hydra calls with a config; launchers of Hydra may pickle it and call it in another process, on a cluster.
+
+    Args:
+        verb: the verb.
+        start: what ends before the verb runs; in another process there is nothing to end.
+    """
+
+    def __init__(self, verb: str, start: contextlib.ExitStack | None):
+        self.verb, self.start = verb, start
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"verb": self.verb, "start": None}
+
+    def __call__(self, config: DictConfig) -> None:
+        from cliffsteer.commands.schema import check
+
+        with _plain_messages() if self.start is None else contextlib.nullcontext():
+            try:
+                check(self.verb, config)
+                module = importlib.import_module(f"cliffsteer.commands.{self.verb}")
+                if self.start is not None:
+                    self.start.close()  # nothing was written until now
+                module.run(config)
+            except Exception as error:  # past Hydra, which would add lines of its own
+                raise SystemExit(_fail(error, self.verb)) from None
 
 
 @contextlib.contextmanager
@@ -179,6 +206,12 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
     if verb in WITH_SUBJECT and overrides and overrides[0].replace("-", "_").isidentifier():
         subject = overrides[0]
         overrides[:1] = [f"subject={subject}", f"hydra.job.name='{verb} {subject}'"]
+    if verb in WITH_RUNS:
+        runs = [word for word in overrides if os.path.isdir(word) or not ("=" in word or word.startswith(("+", "~")))]
+        overrides = [word for word in overrides if word not in runs]
+        overrides += [f"runs={json.dumps(runs, ensure_ascii=False)}"] if runs else []
+    # Hydra refuses keys of a mapping that its default lacks; the dataclasses know which mappings are open.
+    overrides = [f"++{word}" if re.match(r"[\w.]+=\s*\{", word) else word for word in overrides]
     return parser.parse_args([*overrides, *options]), [*overrides, *options]
 
 

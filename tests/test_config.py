@@ -8,13 +8,17 @@ import torch
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from cliffsteer import CliffordAlgebra, models, solvers
+from cliffsteer import CliffordAlgebra, Field, FieldSpec, Grid, Surrogate, models, solvers
+from cliffsteer.cli import main
 from cliffsteer.commands.generate import recipe
 from cliffsteer.commands.listing import groups, key_help, options
 from cliffsteer.commands.schema import SCHEMAS, register
+from cliffsteer.normalization import Normalization
 from cliffsteer.solvers.registry import _BUILT_IN as BUILT_IN
 from cliffsteer.training import TrainConfig
+from cliffsteer.training.losses import create_loss
 from cliffsteer.training.optimizers import create_optimizer, learning_rate_factor
+from cliffsteer.training.parallel import Sharded, create_strategy
 
 SMALL = {"solver": {"resolution": 8}, "model": {"hidden_channels": 2, "blocks": [1], "kernel_size": 3}}
 
@@ -36,7 +40,8 @@ def choices(group: str) -> list[str]:
 
 
 def test_every_group_is_covered_here():
-    tested = {"dataset", "experiment", "model", "optimizer", "recipe", "schedule", "solver", "trainer"}
+    tested = {"dataset", "experiment", "loss", "model", "optimizer", "precision", "recipe", "schedule", "solver"}
+    tested |= {"strategy", "trainer"}
     assert set(groups()) == tested
 
 
@@ -50,13 +55,15 @@ def test_every_option_says_in_a_line_what_it_is(group):
 @pytest.mark.parametrize("name", choices("solver"))
 def test_solvers_build_and_list_all_their_options(composed, name):
     values = composed("generate", f"solver={name}")["solver"]
-    assert values.pop("name") == name
+    made = values.pop("name")
     defaults = {}
-    for cls in reversed(type(solvers.create(name, resolution=8)).__mro__):
+    for cls in reversed(type(solvers.create(made, resolution=8)).__mro__):
         parameters = inspect.signature(cls.__init__).parameters.values() if "__init__" in vars(cls) else ()
         defaults |= {p.name: p.default for p in parameters if p.default is not p.empty}
-    assert values == defaults
-    solver = solvers.create(name, **values | SMALL["solver"])
+    assert values.keys() == defaults.keys()
+    if name in BUILT_IN:  # the others are presets of one of them, with a name and values of their own
+        assert (made, values) == (name, defaults)
+    solver = solvers.create(made, **values | SMALL["solver"])
     assert solver.grid.shape == (8,) * len(solver.grid.shape)
 
 
@@ -71,8 +78,22 @@ def test_models_build_and_list_all_their_options(composed, name):
     known = inspect.signature(models.MODELS[model.name]).parameters
     assert set(model.options) == set(known) - {"algebra", "in_channels", "out_channels"}
     small = {key: value for key, value in SMALL["model"].items() if key in known}
-    network = models.create(model.name, CliffordAlgebra((1, 1)), 2, 1, **model.options | small)
+    fitted = models.fit_to_grid(model.options | small, Grid((24, 24)))
+    network = models.create(model.name, CliffordAlgebra((1, 1)), 2, 1, **fitted)
     assert network(torch.randn(1, 2, 4, 24, 24)).shape == (1, 1, 4, 24, 24)
+
+
+def test_mappings_of_a_command_line_may_have_keys_that_their_default_lacks(capsys):
+    words = ["model.options.kernel_options={radial: smooth}", "model.options.kernel_options.n_radial=4"]
+    words += ["model.match=params", "model.like={name: resnet, options: {blocks: [1]}}", "loss.weights={density: 2.0}"]
+    assert main(["train", *words, "data.root=somewhere", "--cfg", "job"]) == 0
+    values = OmegaConf.to_container(OmegaConf.create(capsys.readouterr().out))
+    options = values["model"]["options"].pop("kernel_options")
+    assert {key: value for key, value in options.items() if value} == {"radial": "smooth", "n_radial": 4}
+    assert values["model"]["like"] == {"name": "resnet", "options": {"blocks": [1]}}
+    assert values["loss"]["weights"] == {"density": 2.0}
+    assert main(["generate", "splits={train:3,held-out:2}", "--cfg", "job"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out)["splits"]["held-out"] == 2
 
 
 @pytest.mark.parametrize("name", choices("optimizer"))
@@ -84,6 +105,32 @@ def test_optimizers_step(composed, name):
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("name", choices("loss"))
+def test_losses_build_and_give_a_gradient(composed, name):
+    config = train_config(composed, f"loss={name}").loss
+    spec, grid = FieldSpec((1, 1), [Field("density", 0), Field("velocity", 1, "m/s")]), Grid((8, 8))
+    model = {"name": "csresnet", **SMALL["model"]}
+    surrogate = Surrogate.create(model, spec, grid, 1.0, 1, 1, Normalization.identity(spec))
+    frames = torch.randn(2, 1 + config.unroll, 4, 8, 8)
+    batch = {"history": frames[:, :1], "future": frames[:, 1:], "parameters": torch.zeros(2, 0)}
+    create_loss(surrogate, config)(surrogate, batch, 10_000)["loss"].backward()
+    assert all(weight.grad is not None for weight in surrogate.parameters())
+
+
+@pytest.mark.parametrize("name", choices("precision"))
+def test_precisions_are_used(composed, name):
+    words = {"float32": "32-true", "float64": "64-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+    assert train_config(composed, f"precision={name}", "trainer=quick").trainer.precision == words[name]
+
+
+@pytest.mark.parametrize("name", choices("strategy"))
+def test_strategies_are_used(composed, name, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    settings = train_config(composed, f"strategy={name}", "trainer.devices=2").trainer
+    strategy = create_strategy(settings)
+    assert strategy == "ddp" if name != "fsdp" else isinstance(strategy, Sharded)
 
 
 @pytest.mark.parametrize("name", choices("schedule"))
@@ -110,6 +157,20 @@ def test_recipes_describe_a_dataset(composed, name):
     made = recipe(OmegaConf.create(composed("generate", f"recipe={name}")))
     assert set(made.splits) == {"train", "valid", "test"}
     assert made.frames > 4  # room for a history of four and one to predict
+    solvers.create(made.solver, **made.options)
+
+
+@pytest.mark.parametrize("name", choices("solver"))
+def test_every_solver_has_a_recipe_of_its_name_or_takes_the_default_one(composed, name):
+    values = composed("generate", f"solver={name}", "n=3", "frames=3")
+    made = recipe(OmegaConf.create(values))
+    assert (made.splits, made.frames) == ({"train": 1, "valid": 1, "test": 1}, 3)
+    assert made.solver == values["solver"]["name"]
+    if name in choices("recipe"):
+        own = composed("generate", f"recipe={name}")
+        assert own["solver"].keys() == values["solver"].keys()
+        assert own["solver"]["name"] == made.solver
+        assert composed("generate", f"recipe={name}", "solver=wave")["solver"]["name"] == "wave"
 
 
 @pytest.mark.parametrize("name", choices("experiment"))
@@ -153,7 +214,8 @@ def test_the_networks_of_the_demo_have_about_equally_many_weights(composed):
     counts = []
     for overrides in demo["train"].values():
         model = train_config(composed, *overrides).model
-        network = models.create(model.name, CliffordAlgebra((1, 1)), 5, 1, **model.options)
+        options = models.fit_to_grid(model.options, Grid((32, 32), boundary="no_slip"))
+        network = models.create(model.name, CliffordAlgebra((1, 1)), 5, 1, **options)
         counts.append(sum(weight.numel() for weight in network.parameters()))
     assert len(counts) == 2
     assert max(counts) < 1.1 * min(counts)

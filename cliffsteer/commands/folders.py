@@ -25,7 +25,8 @@ def given_overrides() -> list[str]:
     """The overrides of this job as they were typed; Hydra merges an empty mapping away."""
     from hydra.core.hydra_config import HydraConfig
 
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [re.sub(r"^\+\+(?=[\w.]+=\s*\{)", "", word) for word in words]
 
 
 def name_swept_values(overrides: Sequence[str]) -> str:

@@ -136,7 +136,6 @@ def _given() -> list[str]:
 
 def _fresh(config: DictConfig) -> nn.Module:
     options = {"group": config.group} | dict(config.kernel_options)
-    options = {name: value for name, value in options.items() if value is not None}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return create_kernel(

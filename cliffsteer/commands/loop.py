@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cliffsteer import solvers
 from cliffsteer.baselines import Persistence
+from cliffsteer.coupling import Alternate, Repeated
 from cliffsteer.datasets import TrajectoryDataset
-from cliffsteer.hybrid import Alternate, Repeated
 from cliffsteer.interop.phiflow import PhiFlowStep
 from cliffsteer.metrics import FieldErrors
 from cliffsteer.solvers.smoke_phiflow import SmokePhiFlow, phiflow

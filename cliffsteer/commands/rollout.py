@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,25 +15,17 @@ from torch import Tensor
 
 from cliffsteer import plotting
 from cliffsteer.baselines import Persistence
+from cliffsteer.commands.couplings import create_coupling
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
-from cliffsteer.commands.runs import load_surrogate, open_split, solver_of
-from cliffsteer.datasets import TrajectoryDataset
+from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.coupling import Guarded
+from cliffsteer.coupling.pictures import guard_figure
 from cliffsteer.fields import FieldSpec
-from cliffsteer.hybrid import Alternate
 from cliffsteer.metrics import FieldErrors
-from cliffsteer.stepper import Stepper, rollout
+from cliffsteer.stepper import rollout
 from cliffsteer.storage import replacing_file
-from cliffsteer.suggestions import suggestion
 from cliffsteer.surrogate import Surrogate
-
-COUPLINGS: dict[str, Callable[[Surrogate, TrajectoryDataset, DictConfig], Stepper]] = {
-    "replace": lambda surrogate, trajectories, config: surrogate,
-    "alternate": lambda surrogate, trajectories, config: Alternate(
-        solver_of(trajectories), surrogate, config.solver_steps, config.surrogate_steps
-    ),
-}
-"""Ways to put a surrogate into the place of its solver, by name."""
 
 
 def run(config: DictConfig) -> None:
@@ -41,12 +34,11 @@ def run(config: DictConfig) -> None:
     Raises:
         ValueError: an unknown coupling, or a start from which the trajectory has no frame left to compare with.
     """
-    if config.coupling not in COUPLINGS:
-        hint = suggestion(config.coupling, COUPLINGS) or ";"
-        raise UsageError(f"`coupling` (={config.coupling!r}) is unknown{hint} couplings: {', '.join(COUPLINGS)}.")
+    if config.hand_back < 0:
+        raise UsageError(f"`hand_back` (={config.hand_back}) must be at least 0.")
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)
-    stepper = COUPLINGS[config.coupling](surrogate, trajectories, config)
+    stepper = create_coupling(config.coupling, surrogate, trajectories, config)
     if config.field is not None and surrogate.spec[config.field].role != "dynamic":
         raise ValueError(f"`field` (={config.field!r}) is a parameter: it does not evolve.")
     first = config.start + stepper.history
@@ -77,7 +69,28 @@ def run(config: DictConfig) -> None:
         error, reference = values[config.coupling][-1], values["persistence"][-1]
         ratio = f"  ({error / reference:.3g})" if reference else ""
         sys.stdout.write(f"  {name:12} {error:.4g}{ratio}\n")
+    if isinstance(stepper, Guarded):
+        sys.stdout.write(_interventions(stepper, out))
     sys.stdout.write(f"Frames, errors and animation: {out}\n")
+
+
+def _interventions(stepper: Guarded, out: Path) -> str:
+    """Write guards.json and a picture of where the guards tripped; returns lines for people."""
+    summary = stepper.summary()
+    with replacing_file(out / "guards.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with replacing_file(out / "guards.png") as temporary:
+        guard_figure(stepper).savefig(temporary, format="png")
+    counts = summary["counts"]
+    lines = [
+        f"Frames of the surrogate: {counts['surrogate']}, rejected: {counts['rejected']}, handed back to the solver:"
+        f" {counts['handed back']}"
+    ]
+    lines += [
+        f"  step {event['step']:4}: {event['guard']} {event['score']:.4g}, allowed is {event['threshold']:.4g}"
+        for event in summary["events"]
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def named(spec: FieldSpec, frames: Tensor) -> dict[str, np.ndarray]:

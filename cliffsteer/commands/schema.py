@@ -124,6 +124,9 @@ class Evaluate:
         steps: frames of the rollouts; 0 for none.
         batch_size: windows evaluated together.
         stride: frames between two windows of the one-step errors.
+        rotated: measure the windows turned by symmetries of the grid too, each by "one" or by "all"; or "none".
+        boosted: folder of a dataset of the same system seen from moving frames, to be measured too.
+        report: write report.html beside the metrics.
         device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
     """
 
@@ -134,6 +137,9 @@ class Evaluate:
     steps: int = 10
     batch_size: int = 16
     stride: int = 1
+    rotated: str = "one"
+    boosted: str | None = None
+    report: bool = True
     device: str = "auto"
 
 
@@ -148,9 +154,11 @@ class Rollout:
         trajectory: which trajectory of it.
         start: first frame read.
         steps: frames produced.
-        coupling: "replace" (the surrogate alone) or "alternate" (the dataset's solver and the surrogate in turns).
+        coupling: "replace" (the surrogate alone), "alternate" (the dataset's solver and the surrogate in turns) or
+            "guarded" (the surrogate, and the solver where a guard of `cliffsteer calibrate` trips).
         solver_steps: frames of the solver in a cycle of "alternate".
         surrogate_steps: frames of the surrogate in a cycle of "alternate".
+        hand_back: steps after a tripped guard that go to the solver, in "guarded".
         field: field of the animation; the first by default.
         device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
         out: folder of frames, curve and animation.
@@ -165,8 +173,80 @@ class Rollout:
     coupling: str = "replace"
     solver_steps: int = 1
     surrogate_steps: int = 4
+    hand_back: int = 0
     field: str | None = None
     device: str = "auto"
+    out: str = MISSING
+
+
+@dataclass
+class Calibrate:
+    """``cliffsteer calibrate``.
+
+    Args:
+        run: folder of a run.
+        root: folder of the dataset; that of the training by default.
+        split: split whose steps the thresholds are set on; its train split says what is usual.
+        rate: wanted share of good steps that trip a guard.
+        steps: steps of the surrogate from each window that are scored; guards of long rollouts need several.
+        stride: frames between two windows.
+        guards: kinds of guards: finite, courant, divergence, curl, mean, negative, energy, novelty, residual; null for
+            those that suit the data, but not residual, which costs two short steps of the solver.
+        ensemble: folders of further runs, whose disagreement with this one is a guard.
+        batch_size: windows scored together.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
+    """
+
+    run: str = MISSING
+    root: str | None = None
+    split: str = "valid"
+    rate: float = 0.01
+    steps: int = 1
+    stride: int = 1
+    guards: list[str] | None = None
+    ensemble: list[str] = field(default_factory=list)
+    batch_size: int = 16
+    device: str = "auto"
+
+
+@dataclass
+class Tradeoff:
+    """``cliffsteer tradeoff``.
+
+    Args:
+        run: folder of a run.
+        root: folder of the dataset; that of the training by default.
+        split: split whose seeds are run.
+        couplings: replace, alternate, guarded, coarse_to_fine, correct.
+        resolutions: cells a side of the solvers; by default half of the run's and as many.
+        reference: cells a side of the solver that all are compared with; twice the finest of them by default.
+        fine: cells a side of the solver in coarse_to_fine; twice the run's by default.
+        correction: folder of a correction trained for "correct", whose grid is that of the solver in it.
+        steps: frames that are predicted.
+        trajectories: run as one batch.
+        repeats: how often everything is timed.
+        solver_steps: frames of the solver in a cycle of alternate and coarse_to_fine.
+        surrogate_steps: frames of the surrogate in it.
+        hand_back: steps after a tripped guard that go to the solver, in guarded.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
+        out: folder of table and page.
+    """
+
+    run: str = MISSING
+    root: str | None = None
+    split: str = "test"
+    couplings: list[str] = field(default_factory=list)
+    resolutions: list[int] | None = None
+    reference: int | None = None
+    fine: int | None = None
+    correction: str | None = None
+    steps: int = 10
+    trajectories: int = 4
+    repeats: int = 3
+    solver_steps: int = 1
+    surrogate_steps: int = 4
+    hand_back: int = 0
+    device: str = "cpu"
     out: str = MISSING
 
 
@@ -304,14 +384,55 @@ class Info:
 
 
 @dataclass
+class Compare:
+    """``cliffsteer compare``.
+
+    Args:
+        runs: folders of evaluated runs; they may follow the verb as plain words, `cliffsteer compare runs/*`.
+        title: heading.
+        out: folder of the table, the plots and the page.
+    """
+
+    runs: Any = field(default_factory=list)
+    title: str = "cliffsteer comparison"
+    out: str = MISSING
+
+
+@dataclass
+class Publish:
+    """``cliffsteer publish``.
+
+    Args:
+        run: folder of an evaluated run.
+        out: folder of the published surrogate: weights, config, metrics and model card.
+        hub: repository on the Hugging Face hub that it is pushed to, user/name; none by default.
+        private: make that repository private.
+    """
+
+    run: str = MISSING
+    out: str = MISSING
+    hub: str | None = None
+    private: bool = False
+
+
+@dataclass
 class Verify:
     """``cliffsteer verify``.
 
     Args:
-        root: folder of a dataset.
+        root: folder of a dataset, whose shards are compared with their checksums; with ``run`` the dataset that it is
+            measured on, by default that of its training.
+        run: folder of a published surrogate, whose metrics are measured again.
+        tolerance: largest relative difference of a metric.
+        batch_size: windows evaluated together.
+        device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
     """
 
-    root: str = MISSING
+    root: str | None = None
+    run: str | None = None
+    tolerance: float = 1e-4
+    batch_size: int = 16
+    device: str = "auto"
 
 
 @dataclass
@@ -349,7 +470,11 @@ SCHEMAS = {
     "train": Train,
     "evaluate": Evaluate,
     "rollout": Rollout,
+    "calibrate": Calibrate,
+    "tradeoff": Tradeoff,
     "report": Report,
+    "compare": Compare,
+    "publish": Publish,
     "inspect": Inspect,
     "info": Info,
     "verify": Verify,

@@ -61,7 +61,7 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
 
 
 def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
-    """Options of a network with what depends on the data filled in: ``padding="grid"`` is that of the grid's boundary."""
+    """Options of a network, with the boundary of the data's grid in place of ``padding="grid"``."""
     return {**options, "padding": grid} if options.get("padding") == "grid" else dict(options)
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cliffsteer import Field, FieldSpec, Stepper, rollout
-from cliffsteer.hybrid import Alternate, Repeated
+from cliffsteer.coupling import Alternate, Repeated
 from cliffsteer.solvers import create
 
 

@@ -1,14 +1,11 @@
-"""Couplings of Steppers that are Steppers themselves: a solver and a surrogate in turns, and several steps as one."""
+"""Repeated and Alternate: several steps as one, and a solver and a surrogate in turns."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
-from cliffsteer.fields import FieldSpec
-from cliffsteer.grid import require_same_grid
+from cliffsteer.coupling.compatible import require_same_system
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
 
 
@@ -76,13 +73,7 @@ class Alternate:
         for name, count in {"solver_steps": solver_steps, "surrogate_steps": surrogate_steps}.items():
             if count < 1:
                 raise ValueError(f"`{name}` (={count}) must be at least 1; to leave one out, roll out the other alone.")
-        _require_same_spec(solver.spec, surrogate.spec)
-        require_same_grid("surrogate", surrogate.grid, solver.grid)
-        if not math.isclose(solver.dt, surrogate.dt, rel_tol=1e-9):
-            raise ValueError(
-                f"`solver` has dt {solver.dt:g} and `surrogate` dt {surrogate.dt:g}: both must advance by the same"
-                " time; wrap the one with the smaller dt in Repeated(stepper, times)."
-            )
+        require_same_system(solver, surrogate)
         self.solver, self.surrogate = solver, surrogate
         self.solver_steps, self.surrogate_steps = solver_steps, surrogate_steps
         self.spec, self.grid, self.dt = solver.spec, solver.grid, solver.dt
@@ -106,20 +97,3 @@ class Alternate:
         recent = torch.cat([frames, solved], 1)
         predicted = rollout(self.surrogate, recent, self.surrogate_steps, parameters).to(frames.dtype)
         return torch.cat([solved, predicted], 1)
-
-
-def _require_same_spec(solver: FieldSpec, surrogate: FieldSpec) -> None:
-    """Raise a ValueError that names the first field in which the two differ."""
-    if solver.algebra != surrogate.algebra:
-        raise ValueError(
-            f"`solver` lives in {solver.algebra} and `surrogate` in {surrogate.algebra}: both must have one signature."
-        )
-    ours, theirs = ({field.name: field for field in spec.fields} for spec in (solver, surrogate))
-    for name in [*ours, *theirs]:
-        if ours.get(name) != theirs.get(name):
-            raise ValueError(
-                f"`solver` and `surrogate` differ in field {name!r}: {ours.get(name, 'absent')} against"
-                f" {theirs.get(name, 'absent')}; both must have one field spec."
-            )
-    if solver != surrogate:
-        raise ValueError(f"`solver` and `surrogate` list their fields in different orders: {solver}, {surrogate}.")

@@ -1,0 +1,147 @@
+"""Training of a correction inside the loop, through the differentiable solver."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from cliffsteer.coupling.checkpointing import checkpointed_rollout
+from cliffsteer.coupling.correct import Correct
+from cliffsteer.normalization import Normalization
+from cliffsteer.stepper import Stepper, rollout
+from cliffsteer.surrogate import Surrogate
+from cliffsteer.training.config import OptimizerConfig, ScheduleConfig
+from cliffsteer.training.optimizers import create_optimizer, learning_rate_factor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class CorrectionConfig:
+    """How a correction is trained.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: windows of one step.
+        unroll: steps of the coupling in each window, through which the gradient goes.
+        checkpoint: keep only the frames between steps and compute the rest again for the gradient.
+        gradient_clip: largest norm of the gradient; 0 leaves it.
+        seed: of the order of the windows.
+        optimizer: as for `train`.
+        schedule: as for `train`.
+    """
+
+    steps: int = 1000
+    batch_size: int = 8
+    unroll: int = 4
+    checkpoint: bool = False
+    gradient_clip: float = 1.0
+    seed: int = 0
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+def create_correction(
+    model: Mapping[str, Any], solver: Stepper, windows: Dataset, history: int = 1, batch_size: int = 16
+) -> Surrogate:
+    """An untrained correction, with the scales of the data and of the solver's errors in one step.
+
+    Args:
+        model: name and options of the network.
+        solver: what is to be corrected.
+        windows: training windows on the solver's grid, with the truth that follows.
+        history: frames the network reads, the solver's own one included.
+        batch_size: windows looked at together.
+
+    Raises:
+        ValueError: a solver without error in some field, which leaves nothing to correct.
+    """
+    spec = solver.spec
+    squares = {name: torch.zeros(3, dtype=torch.float64) for name in [f.name for f in spec.dynamic]}
+    moduli, count = torch.zeros(spec.n_parameter_blades, dtype=torch.float64), 0
+    for batch in DataLoader(windows, batch_size, generator=torch.Generator()):
+        frames, truth = batch["history"].double(), batch["future"][:, :1].double()
+        with torch.no_grad():
+            error = truth - rollout(solver, frames, 1, spec.unpack_parameters(batch["parameters"]))
+        for name, values in spec.unpack(truth).items():
+            wrong = spec.unpack(error)[name].square().sum(2)
+            squares[name] += torch.stack([values.sum(2), values.square().sum(2), wrong]).flatten(1).mean(1) * len(truth)
+        moduli += batch["parameters"].double().square().sum(0)
+        count += len(truth)
+    scales, means, errors = {}, {}, {}
+    for f in spec.dynamic:
+        mean, square, wrong = (squares[f.name] / count).tolist()
+        if not wrong > 1e-20 * square:  # rounding
+            raise ValueError(f"`solver` makes no error in {f.name!r} on these windows: there is nothing to correct.")
+        means |= {f.name: mean} if f.grade == 0 else {}
+        variance = square - (mean**2 if f.grade == 0 else 0.0)
+        scales[f.name], errors[f.name] = max(variance, 1e-12 * square) ** 0.5, wrong**0.5
+    sizes = spec.unpack_parameters((moduli / count)[None])
+    parameters = {name: float(value.sum().sqrt()) or 1.0 for name, value in sizes.items()}
+    normalization = Normalization(spec, scales, means, errors, parameters)
+    return Surrogate.create(model, spec, solver.grid, solver.dt, history, 1, normalization, "delta")
+
+
+def train_correction(coupling: Correct, windows: Dataset, config: CorrectionConfig | None = None) -> list[float]:
+    """Train the correction of a coupling on the coupling's own rollouts, through the solver.
+
+        L = 1/T Σ_t 1/F Σ_f ⟨|û_f(t) − u_f(t)|²⟩ / e_f²
+
+    with e the solver's errors in one step, so that without a correction the first step has L = 1.
+
+    Args:
+        coupling: its correction is trained, in place.
+        windows: training windows on the solver's grid, of the coupling's history and at least ``unroll`` frames after.
+        config: how.
+
+    Returns:
+        The loss of each optimiser step.
+
+    Raises:
+        ValueError: a correction that is no Surrogate, windows that are too short, or a loss that is not a number.
+    """
+    from cliffsteer.training.data import ShuffledBatches  # Lightning comes with it
+
+    config, correction = config or CorrectionConfig(), coupling.correction
+    if not isinstance(correction, Surrogate):
+        raise ValueError(f"`coupling` has a correction of type {type(correction).__name__}: only a Surrogate learns.")
+    for name, least in (("history", coupling.history), ("future", config.unroll)):
+        if len(windows[0][name]) < least:
+            raise ValueError(
+                f"`windows` hold {len(windows[0][name])} frames of {name}: {coupling.history} before and `unroll`"
+                f" (={config.unroll}) after are needed."
+            )
+    spec, device = coupling.spec, correction.occupied.device
+    correction.train().requires_grad_(True)
+    optimizer = create_optimizer(correction, config.optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, config.steps, config.schedule)
+    )
+    batches = iter(ShuffledBatches(len(windows), config.batch_size, config.seed, 0))
+    advance = checkpointed_rollout if config.checkpoint else rollout
+    losses = []
+    for step in range(config.steps):
+        picked = [windows[i] for i in next(batches)]
+        batch = {key: torch.stack([window[key] for window in picked]).to(device) for key in picked[0]}
+        parameters = spec.unpack_parameters(batch["parameters"])
+        predicted = advance(coupling, batch["history"], config.unroll, parameters)
+        error = spec.unpack(predicted - batch["future"][:, : config.unroll])
+        parts = [error[name].square().sum(2).mean() / s**2 for name, s in correction.loss_scales.items()]
+        loss = sum(parts) / len(parts)
+        if not torch.isfinite(loss):
+            raise ValueError(f"Training diverged: the loss is not a number at step {step + 1}; try a smaller `lr`.")
+        optimizer.zero_grad()
+        loss.backward()
+        if config.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(correction.parameters(), config.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    correction.eval().requires_grad_(False)
+    logger.info("correction trained: loss %.3g in the first step, %.3g in the last", losses[0], losses[-1])
+    return losses

@@ -1,0 +1,248 @@
+"""A surrogate with guards: calibrated, on data like those of its training, and on others."""
+
+import copy
+import json
+import logging
+import math
+
+import pytest
+import torch
+
+from cliffsteer import Stepper, rollout
+from cliffsteer.coupling import Guarded, calibrate, load_guards, save_guards
+from cliffsteer.coupling.calibration import create_guard, describe_guards
+from cliffsteer.coupling.guards import Energy, Finite
+from cliffsteer.metrics import FieldErrors
+
+
+@pytest.fixture(scope="module")
+def calibrated(smoke):
+    descriptions = describe_guards(smoke.surrogate, smoke.train)
+    guards = [create_guard(description, smoke.surrogate) for description in descriptions]
+    return descriptions, guards, calibrate(guards, smoke.surrogate, smoke.valid, rate=0.05)
+
+
+@pytest.fixture
+def guarded(smoke, calibrated):
+    return Guarded(smoke.solver, smoke.surrogate, calibrated[1])
+
+
+def start(smoke, seeds, steps=2, **parameters):
+    """A frame that the solver reached, and the parameters."""
+    state = smoke.solver.initial(seeds)
+    given = {**state.parameters, **parameters}
+    return rollout(smoke.solver, smoke.solver.observe(state), steps, given)[:, -1:], given
+
+
+def error(spec, predicted, truth):
+    measure = FieldErrors(spec, truth.shape[1])
+    measure.update(predicted, truth)
+    return measure.compute()["overall"]["nrmse"][-1]
+
+
+class Scaled:
+    """A surrogate whose output is scaled."""
+
+    def __init__(self, surrogate, factor):
+        self.surrogate, self.factor = surrogate, factor
+        self.spec, self.grid, self.dt, self.history = surrogate.spec, surrogate.grid, surrogate.dt, surrogate.history
+
+    def step(self, frames, parameters=None):
+        return self.factor * self.surrogate.step(frames, parameters)
+
+
+# --------------------------------------------------------------------------------------------------- calibration
+
+
+def test_guards_are_those_that_the_data_obey(calibrated):
+    kinds = {(d["kind"], d.get("field")) for d in calibrated[0]}
+    assert {("finite", None), ("divergence", "velocity"), ("negative", "density"), ("novelty", None)} <= kinds
+    assert ("mean", "density") not in kinds  # semi-Lagrangian advection loses smoke
+    assert not any(kind == "curl" for kind, _ in kinds)
+
+
+def test_false_alarms_come_as_often_as_wanted(smoke, calibrated):
+    report = calibrated[2]
+    assert report["steps"] == len(smoke.valid) == 120
+    assert 0.02 < report["alarms"] <= 0.05
+    assert report["guards"]["finite"]["threshold"] == 0
+    fresh = Guarded(smoke.solver, smoke.surrogate, calibrated[1])
+    frames, parameters = start(smoke, range(200, 260))
+    fresh.step(frames, parameters)
+    assert fresh.counts["rejected"] <= 8  # 60 steps at 5 %: more than 8 happen once in 300 times
+
+
+def test_a_higher_rate_gives_lower_thresholds(smoke, calibrated):
+    guards = [create_guard(description, smoke.surrogate) for description in calibrated[0]]
+    report = calibrate(guards, smoke.surrogate, smoke.valid, rate=0.5)
+    assert 0.4 < report["alarms"] <= 0.5
+    assert all(a.threshold <= b.threshold for a, b in zip(guards, calibrated[1], strict=True))
+
+
+def test_too_few_windows_are_said(smoke, caplog):
+    guard = Energy(smoke.solver.spec, "density", 1.0)
+    with caplog.at_level(logging.WARNING):
+        report = calibrate([guard], smoke.surrogate, smoke.valid[:10], rate=0.01)
+    assert "10 steps are too few for a rate of 0.01" in caplog.text
+    assert report["alarms"] == 0
+
+
+def test_steps_of_a_rollout_may_be_scored_too(smoke):
+    guard = Energy(smoke.solver.spec, "velocity", 1.0)
+    once = calibrate([guard], smoke.surrogate, smoke.valid, rate=0.05)
+    longer = calibrate([guard], smoke.surrogate, smoke.valid, rate=0.05, steps=3)
+    assert longer["steps"] == 3 * once["steps"]
+
+
+def test_guards_survive_their_file(smoke, calibrated, tmp_path):
+    descriptions, guards, facts = calibrated
+    path = save_guards(tmp_path / "guards.json", descriptions, guards, facts)
+    again = [create_guard(d, smoke.surrogate) for d in load_guards(path)]
+    assert [g.threshold for g in again] == [g.threshold for g in guards]
+    frames, parameters = start(smoke, [3])
+    proposed = smoke.surrogate.step(frames, parameters)
+    for one, other in zip(again, guards, strict=True):
+        assert torch.equal(one.score(frames, proposed, parameters), other.score(frames, proposed, parameters))
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="holds no guards that this cliffsteer reads"):
+        load_guards(path)
+    path.write_text(json.dumps({"format": "other", "format_version": 1}))
+    with pytest.raises(ValueError, match=r"\(format other 1\)"):
+        load_guards(path)
+    with pytest.raises(FileNotFoundError, match="cliffsteer calibrate run="):
+        load_guards(tmp_path / "none.json")
+
+
+def test_what_cannot_be_calibrated_is_refused(smoke):
+    with pytest.raises(ValueError, match=r"`rate` \(=1.5\) must lie between 0 and 1"):
+        calibrate([Finite()], smoke.surrogate, smoke.valid, rate=1.5)
+    with pytest.raises(ValueError, match=r"`steps` \(=0\) must be at least 1"):
+        calibrate([Finite()], smoke.surrogate, smoke.valid, steps=0)
+    with pytest.raises(ValueError, match="`windows` is empty"):
+        calibrate([Finite()], smoke.surrogate, [])
+    with pytest.raises(ValueError, match="`energy:density` has no finite score for 4 of 4"):
+        calibrate([Energy(smoke.solver.spec, "density", 1.0)], Scaled(smoke.surrogate, math.nan), smoke.valid[:4])
+    with pytest.raises(ValueError, match=r"`kind` \(='speed'\) of a guard must be one of finite, courant"):
+        create_guard({"kind": "speed"}, smoke.surrogate)
+    with pytest.raises(ValueError, match="`short` is missing"):
+        create_guard({"kind": "residual"}, smoke.surrogate)
+
+
+# -------------------------------------------------------------------------------------------------------- steps
+
+
+def test_it_is_a_stepper_and_the_surrogate_where_nothing_trips(smoke, guarded):
+    assert isinstance(guarded, Stepper)
+    frames, parameters = start(smoke, range(200, 206))
+    out = guarded.step(frames, parameters)
+    tripped = {event.sample for event in guarded.events}
+    free = [i for i in range(6) if i not in tripped]
+    assert free
+    torch.testing.assert_close(out[free], smoke.surrogate.step(frames, parameters)[free], rtol=0, atol=1e-6)
+    assert guarded.counts["surrogate"] == len(free)
+
+
+def test_each_sample_is_decided_alone(smoke, guarded, caplog):
+    frames, parameters = start(smoke, range(200, 204))
+    frames[1] += 0.5 * torch.randn(frames[1].shape, generator=torch.Generator().manual_seed(0)) * frames[1].ne(0)
+    parameters["buoyancy"][2] *= 8
+    with caplog.at_level(logging.INFO):
+        out = guarded.step(frames, parameters)
+    solved = smoke.solver.step(frames, parameters)
+    for i in (1, 2):
+        torch.testing.assert_close(out[i], solved[i], rtol=0, atol=1e-12)
+    assert {event.sample for event in guarded.events} >= {1, 2}
+    event = next(event for event in guarded.events if event.sample == 1)
+    assert event.step == 0
+    assert event.score > event.threshold
+    assert f"step 0, sample 1: {event.guard} is" in caplog.text
+    summary = guarded.summary()
+    assert summary["counts"]["rejected"] >= 2
+    assert json.loads(json.dumps(summary))["events"][0]["step"] == 0
+
+
+@pytest.mark.parametrize("weights", ["nan", "scaled"])
+def test_a_broken_surrogate_leaves_the_solver(smoke, calibrated, weights):
+    broken = copy.deepcopy(smoke.surrogate)
+    if weights == "nan":
+        next(broken.network.parameters()).fill_(math.nan)
+    else:
+        broken = Scaled(broken, 3.0)
+    guarded = Guarded(smoke.solver, broken, calibrated[1])
+    frames, parameters = start(smoke, range(3))
+    assert torch.equal(rollout(guarded, frames, 3, parameters), rollout(smoke.solver, frames, 3, parameters))
+    assert guarded.counts["rejected"] == 9
+
+
+@pytest.mark.parametrize("case", ["strong buoyancy", "viscous", "noise"])
+def test_on_any_family_a_rollout_ends_no_worse_than_in_training(smoke, calibrated, case):
+    spec, guarded = smoke.solver.spec, Guarded(smoke.solver, smoke.surrogate, calibrated[1], hand_back=1)
+
+    def errors(frames, parameters):
+        truth = rollout(smoke.solver, frames, 5, parameters)
+        return [error(spec, rollout(s, frames, 5, parameters), truth) for s in (guarded, smoke.surrogate)]
+
+    frames, parameters = start(smoke, range(300, 308))
+    kept, usual = errors(frames, parameters)
+    assert kept <= usual
+    assert guarded.counts["surrogate"] > 5
+    guarded.reset()
+    if case == "strong buoyancy":
+        parameters["buoyancy"] = 5 * parameters["buoyancy"]
+    elif case == "viscous":
+        parameters["viscosity"] = torch.full((8, 1), 0.2, dtype=torch.float64)
+    else:
+        noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0), dtype=frames.dtype)
+        frames = frames + 0.3 * noise.masked_fill(~spec.occupied.view(-1, 1, 1), 0)
+    ours, alone = errors(frames, parameters)
+    assert ours < usual < alone
+    if case == "noise":  # it is gone after a step or two of the solver
+        assert {event.sample for event in guarded.events if event.step == 0} == set(range(8))
+    else:
+        assert guarded.counts["surrogate"] == 0
+
+
+def test_after_a_trip_the_solver_keeps_the_sample_for_some_calls(smoke):
+    class Once:
+        """Trips where the density of the first cell is above 1."""
+
+        name, threshold, fixed = "once", 1.0, True
+
+        def score(self, before, proposed, parameters=None):
+            return before[:, -1, 0, 0, 0]
+
+    class Shift:
+        def __init__(self, like):
+            self.spec, self.grid, self.dt, self.history = like.spec, like.grid, like.dt, 1
+
+        def step(self, frames, parameters=None):
+            return frames[:, -1:] + self.by
+
+    solver, surrogate = Shift(smoke.solver), Shift(smoke.solver)
+    solver.by, surrogate.by = -0.01, 0.25
+    guarded = Guarded(solver, surrogate, [Once()], hand_back=2)
+    frames = torch.zeros(2, 1, 4, 12, 12)
+    frames[1] = 1.1
+    seen = rollout(guarded, frames, 9)[:, :, 0, 0, 0]
+    up, down = 0.25, -0.01
+    expected = torch.tensor([[up] * 5 + [down] * 4, [down] * 9]).cumsum(1)
+    torch.testing.assert_close(seen, frames[:, :, 0, 0, 0] + expected)
+    assert [(e.step, e.sample) for e in guarded.events] == [(0, 1), (3, 1), (5, 0), (6, 1), (8, 0)]
+    assert dict(guarded.counts) == {"surrogate": 5, "rejected": 5, "handed back": 8, "guard once": 5}
+    again = guarded.step(frames)  # another trajectory: nothing is handed back, steps count from 0
+    torch.testing.assert_close(again[0], frames[0] + 0.25)
+    assert guarded.events[-1].step == 0
+    guarded.reset()
+    assert not guarded.events
+    assert not guarded.counts
+
+
+def test_what_cannot_be_guarded_is_refused(smoke, guarded):
+    with pytest.raises(ValueError, match="`guards` is empty"):
+        Guarded(smoke.solver, smoke.surrogate, [])
+    with pytest.raises(ValueError, match=r"`hand_back` \(=-1\) must be at least 0"):
+        Guarded(smoke.solver, smoke.surrogate, [Finite()], -1)
+    frames, parameters = start(smoke, range(2))
+    frames[1, 0, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="NaN or infinite values in trajectory 1 of the batch"):
+        guarded.step(frames, parameters)
