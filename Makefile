@@ -21,7 +21,7 @@ demo: $(STAMP) ## simulate, train, compare and couple; writes runs/demo/report.h
 	@$(BIN)/cliffsteer demo $(ARGS)
 
 test: $(STAMP) ## run the tests (a few minutes)
-	@$(BIN)/pytest -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take minutes each
 	@$(BIN)/pytest -m slow $(ARGS)

@@ -1,0 +1,128 @@
+"""A study: networks × training-set sizes × seeds on one dataset, trained, evaluated and put into one table.
+
+    python benchmarks/study.py turbulence [--out runs/studies/turbulence] [--tier small] [--jobs 2] [key=value ...]
+
+A study is a file of `benchmarks/studies`; its keys:
+
+    data       overrides of `cliffsteer generate`
+    train      overrides of `cliffsteer train` for every network
+    also       more of them
+    networks   for each network, by the name in the tables, further overrides
+    sizes      numbers of training trajectories; null for all
+    seeds      seeds of weights and of the order of the data
+    evaluate   overrides of `cliffsteer evaluate`
+    tiers      by name, keys that take the place of those above
+
+Runs that are finished are kept and a training that was interrupted goes on, so the same command resumes. ``--jobs``
+trainings run at once, each on one thread when there are several, for times that can be compared. Further arguments go
+to every `cliffsteer train`. At the end `cliffsteer compare` writes the tables and figures into ``OUT/comparison``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its evaluation."""
+
+    folder: Path
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+
+def read_study(name: str, tier: str | None = None) -> dict[str, Any]:
+    """A study by its name, with the keys of a tier in place of its own.
+
+    Raises:
+        SystemExit: no such study or tier.
+    """
+    path = STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        sys.exit(
+            f"There is no study {name!r}: choose from {', '.join(sorted(p.stem for p in STUDIES.glob('*.yaml')))}."
+        )
+    study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    tiers = study.pop("tiers", {})
+    if tier is not None and tier not in tiers:
+        sys.exit(f"Study {name!r} has no tier {tier!r}: choose from {', '.join(tiers) or 'none'}.")
+    return study | (tiers[tier] if tier else {})
+
+
+def runs(study: dict[str, Any], out: Path) -> Iterator[Run]:
+    """All runs of a study: seed by seed, so that what is there after a while is a table."""
+    sizes = study.get("sizes") or [None]
+    for seed, size, (name, overrides) in itertools.product(study["seeds"], sizes, study["networks"].items()):
+        label = re.sub(r"[^\w.]+", "-", name).strip("-").lower()
+        folder = out / f"{label}{f'-n{size}' if size else ''}-seed{seed}"
+        train = [
+            *study["train"],
+            *study.get("also", ()),
+            *overrides,
+            f"data.root={out / 'data'}",
+            f"name={folder.name}",
+            f"out={folder}",
+        ]
+        train += [f"trainer.seed={seed}", *([f"data.trajectories={size}"] if size else [])]
+        yield Run(folder, tuple(train), tuple(study.get("evaluate", ())))
+
+
+def cliffsteer(*arguments: str, threads: int | None = None, log: Path | None = None) -> None:
+    """Call the command line in a process of its own."""
+    code = f"import sys; from cliffsteer.cli import main; sys.exit(main({list(arguments)!r}))"
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    if log is None:
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+        return
+    with log.open("a", encoding="utf-8") as file:
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=file, stderr=file)
+
+
+def do(run: Run, overrides: Sequence[str], threads: int | None) -> None:
+    """Train and evaluate, unless that is done."""
+    if (run.folder / "metrics.json").is_file():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    log = run.folder / "log.txt"
+    cliffsteer("train", *run.train, *overrides, threads=threads, log=log)
+    cliffsteer("evaluate", f"run={run.folder}", *run.evaluate, threads=threads, log=log)
+    print(f"{run.folder.name}: done", flush=True)
+
+
+def main() -> None:
+    """Generate, train, evaluate, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--tier")
+    parser.add_argument("--jobs", type=int, default=1)
+    options, overrides = parser.parse_known_args()
+    study = read_study(options.study, options.tier)
+    out = options.out or Path("runs/studies") / "-".join(filter(None, (options.study, options.tier)))
+    cliffsteer("generate", *study["data"], f"out={out / 'data'}")
+    planned = list(runs(study, out))
+    print(f"{len(planned)} runs, {sum((run.folder / 'metrics.json').is_file() for run in planned)} of them done")
+    threads = 1 if options.jobs > 1 else None
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for future in [pool.submit(do, run, overrides, threads) for run in planned]:
+            future.result()
+    cliffsteer("compare", f"runs=[{','.join(str(run.folder) for run in planned)}]", f"out={out / 'comparison'}")
+
+
+if __name__ == "__main__":
+    main()
