@@ -17,6 +17,7 @@ HOW = {
     "trainer": (
         *("seed", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "nodes", "strategy"),
         *("checkpoint_blocks", "compile", "rollout_steps", "rollout_trajectories", "images", "progress"),
+        *("divergence_factor", "divergence_steps"),
     ),
 }
 """Keys of a training's config that runs of one group may differ in: the seed, and how the training is done."""

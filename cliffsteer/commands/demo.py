@@ -46,7 +46,7 @@ def run(config: DictConfig) -> None:
         where = [f"data.root={data}", f"name={name}", f"out={out / name}", f"trainer.{progress}"]
         calls.append(_Call(f"train {name}", train, [*config.train[name], *where], out / name, ("data",)))
     for name in names:
-        where = [f"run={out / name}", f"steps={config.steps}"]
+        where = [f"run={out / name}", f"steps={config.steps}", "report=false"]  # one page tells of all
         metrics = out / name / "metrics.json"
         calls.append(_Call(f"evaluate {name}", evaluate, where, metrics, (f"train {name}",)))
     stages = [call.stage(config.expected) for call in calls]

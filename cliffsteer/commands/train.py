@@ -31,7 +31,7 @@ def run(config: DictConfig) -> None:
     out = output_folder(config)
     if (out / "dataset.json").is_file():
         raise UsageError(f"`out` (={out}) holds a dataset: give another folder for the run.")
-    first = os.environ.get("RANK", "0") == "0"
+    first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"  # torchrun's, or srun's
     if first:
         for split in ("train", "valid"):
             check_shards(TrajectoryDataset(settings.data.root, split))

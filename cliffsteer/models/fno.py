@@ -82,6 +82,7 @@ class FNO(nn.Module):
             out_channels=out_channels * algebra.n_blades,
             hidden_channels=hidden_channels,
             n_layers=count,
+            channel_mlp_expansion=max(0.5, 1 / hidden_channels),  # the library's own, and one channel at least
             norm="group_norm" if norm == "layer" else None,
             positional_embedding="grid" if position else None,
             domain_padding=domain_padding or None,
