@@ -23,22 +23,46 @@ def gelu_gate(scalar: Tensor) -> Tensor:
     return torch.sigmoid(2 * math.sqrt(2 / math.pi) * scalar * (1 + 0.044715 * scalar.square()))
 
 
-def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+def convolve(x: Tensor, kernel: Tensor, stride: int = 1, dilation: int = 1, groups: int = 1) -> Tensor:
     """Cross-correlation Σ_v K(v) f(x + v) without padding, on 1 to 4 grid axes.
 
     Args:
         x: shape (batch, c_in, *grid).
-        kernel: shape (c_out, c_in, *k).
+        kernel: shape (c_out, c_in / groups, *k).
         stride: step between output points, the same on all axes.
         dilation: step between kernel points, the same on all axes.
+        groups: equal parts of the channels, each convolved by itself.
 
     Returns:
         Shape (batch, c_out, *grid').
     """
     dim = kernel.ndim - 2
     if dim <= 3:
-        return (F.conv1d, F.conv2d, F.conv3d)[dim - 1](x, kernel, stride=stride, dilation=dilation)
-    return _convolve_by_slices(x, kernel, stride, dilation)
+        return (F.conv1d, F.conv2d, F.conv3d)[dim - 1](x, kernel, None, stride, 0, dilation, groups)
+    return _convolve_by_slices(x, kernel, stride, dilation, groups)
+
+
+def convolve_each(x: Tensor, kernels: Tensor, stride: int = 1, dilation: int = 1) -> Tensor:
+    """`convolve` with a kernel for each sample, as batched matrix products.
+
+    It keeps a copy of the field for each tap, but the batch may be empty, or a symbol of `torch.export`, which the
+    groups of a grouped convolution may not be.
+
+    Args:
+        x: shape (batch, c_in, *grid).
+        kernels: shape (batch, c_out, c_in, *k).
+        stride: step between output points, the same on all axes.
+        dilation: step between kernel points, the same on all axes.
+
+    Returns:
+        Shape (batch, c_out, *grid').
+    """
+    dim = kernels.ndim - 3
+    for axis, taps in enumerate(kernels.shape[3:]):
+        x = x.unfold(2 + axis, dilation * (taps - 1) + 1, stride)[..., ::dilation]
+    windows = x.movedim(tuple(range(2, 2 + dim)), tuple(range(-dim, 0)))  # (batch, c_in, *k, *grid')
+    y = torch.bmm(kernels.flatten(2), windows.flatten(-dim).flatten(1, -2))
+    return y.unflatten(2, windows.shape[-dim:])
 
 
 def block_mean(x: Tensor, factor: int, dim: int) -> Tensor:
@@ -82,7 +106,7 @@ def check_reach(grid: Sequence[int], reach: int) -> None:
         )
 
 
-def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -> Tensor:
+def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int, groups: int) -> Tensor:
     """Convolution on n axes as a sum, over the taps of the first, of convolutions on the n - 1 others."""
     taps = kernel.shape[2]
     length = (x.shape[2] - dilation * (taps - 1) - 1) // stride + 1
@@ -90,7 +114,7 @@ def _convolve_by_slices(x: Tensor, kernel: Tensor, stride: int, dilation: int) -
     for tap in range(taps):
         planes = x.narrow(2, tap * dilation, (length - 1) * stride + 1)[:, :, ::stride]
         folded = planes.transpose(1, 2).flatten(0, 1)  # (batch · length, c_in, *rest)
-        term = convolve(folded, kernel[:, :, tap], stride, dilation)
+        term = convolve(folded, kernel[:, :, tap], stride, dilation, groups)
         out = term if out is None else out + term
     assert out is not None
     return out.unflatten(0, (x.shape[0], length)).transpose(1, 2)

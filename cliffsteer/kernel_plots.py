@@ -50,13 +50,19 @@ def kernel_figure(
         title: heading; by default what the kernel is.
 
     Raises:
-        ValueError: a kernel without a fixed value, one axis only, or a channel, axis or position that it has not.
+        ValueError: a kernel without a fixed value or with one that is not finite, one axis only, or a channel, axis or
+            position that it has not.
 
     Example:
         >>> from cliffsteer.nn import CompleteKernel
         >>> figure = kernel_figure(CompleteKernel(CliffordAlgebra((1, -1)), 1, 1, 15))
     """
     values = kernel_values(kernel)
+    wrong = int(values.numel() - values.isfinite().sum())
+    if wrong:
+        raise ValueError(
+            f"`kernel` has {wrong} of {values.numel()} values that are not finite: there is no image of them."
+        )
     algebra: CliffordAlgebra = kernel.algebra
     for name, channel, count in (
         ("out_channel", out_channel, values.shape[0]),

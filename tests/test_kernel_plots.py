@@ -119,3 +119,11 @@ def test_refusals():
         basis_figure(algebra, 3, "U")
     with pytest.raises(ValueError, match="has no `algebra`: give a kernel module"):
         kernel_figure(nn.Conv2d(1, 1, 3))
+
+
+def test_values_that_are_not_finite_are_refused():
+    kernel = CompleteKernel(CliffordAlgebra((1, 1)), 1, 1, 3)
+    with torch.no_grad():
+        kernel.origin[0] = torch.nan
+    with pytest.raises(ValueError, match=r"`kernel` has 16 of 144 values that are not finite"):
+        kernel_figure(kernel)

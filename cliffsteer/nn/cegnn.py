@@ -6,6 +6,7 @@ from torch import nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.nn.activation import MVGELU
+from cliffsteer.nn.checks import whole
 from cliffsteer.nn.norm import GradeNorm
 from cliffsteer.nn.product import GeometricProductLayer
 
@@ -27,7 +28,7 @@ class CEGNN(nn.Sequential):
         (batch, in_channels, blade, ...) -> (batch, out_channels, blade, ...).
 
     Raises:
-        ValueError: fewer than one layer.
+        ValueError: fewer than one layer or channel.
     """
 
     def __init__(
@@ -39,8 +40,7 @@ class CEGNN(nn.Sequential):
         layers: int = 4,
         norm: str = "smooth",
     ):
-        if layers < 1:
-            raise ValueError(f"`layers` (={layers}) must be at least 1.")
+        layers, hidden_channels = whole("layers", layers), whole("hidden_channels", hidden_channels)
         widths = [in_channels, *[hidden_channels] * (layers - 1), out_channels]
         modules: list[nn.Module] = []
         for i in range(layers):

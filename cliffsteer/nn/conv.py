@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.functional import check_reach, convolve
+from cliffsteer.functional import check_reach, convolve, convolve_each
+from cliffsteer.nn.checks import check_algebra, check_dtype, check_grid_axes, whole
 from cliffsteer.nn.kernels import create_kernel
 from cliffsteer.nn.kernels.base import SteerableKernel
 from cliffsteer.nn.linear import add_scalar_bias, check_channels
@@ -28,7 +29,9 @@ class CliffordSteerableConv(nn.Module):
 
     It is carried out directly, or in the spectrum, where the kernel's symmetry leaves little to compute and its size
     does not matter; the results agree to rounding. In evaluation without gradients the kernel (its radial values, in
-    the spectrum) is kept until a parameter changes; a change made through ``.data`` shows after the next `eval()`.
+    the spectrum) is kept until a parameter changes, if none requires a gradient (``requires_grad_(False)``, as in a
+    loaded `Surrogate`): fused optimizers change parameters unseen. A change made through ``.data`` shows after the next
+    `eval()`.
 
     Args:
         algebra: the algebra; one grid axis per basis vector.
@@ -52,6 +55,8 @@ class CliffordSteerableConv(nn.Module):
 
     Raises:
         ValueError: a bad kernel size, stride, dilation, padding, kernel or strategy.
+        RuntimeError: an input of another shape or dtype (the weights' own, unless under autocast), or on a grid smaller
+            than the kernel where it is padded or carried out directly.
     """
 
     _remembered: Remembered | None = None  # never in the state: neither saved nor copied
@@ -72,16 +77,19 @@ class CliffordSteerableConv(nn.Module):
         strategy: str = "auto",
     ):
         super().__init__()
-        if stride < 1 or dilation < 1:
-            raise ValueError(f"`stride` (={stride}) and `dilation` (={dilation}) must be at least 1.")
+        check_algebra(algebra)
+        in_channels, out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
+        kernel_size = whole("kernel_size", kernel_size)
         self.algebra, self.in_channels, self.out_channels = algebra, in_channels, out_channels
-        self.kernel_size, self.stride, self.dilation = kernel_size, stride, dilation
+        self.kernel_size, self.stride, self.dilation = kernel_size, whole("stride", stride), whole("dilation", dilation)
+        if kernel_options is not None and not isinstance(kernel_options, Mapping):
+            raise ValueError(f"`kernel_options` (={kernel_options!r}) must be options by name, as {{'layers': 2}}.")
         if isinstance(kernel, str):
             kernel = create_kernel(kernel, algebra, in_channels, out_channels, kernel_size, **(kernel_options or {}))
         elif kernel_options:
             raise ValueError("`kernel_options` goes with a kernel given by name; configure the module itself.")
         self.kernel = _checked(kernel, algebra, in_channels, out_channels, kernel_size)
-        self.padding = _Padded(algebra, (kernel_size - 1) * dilation, stride, padding)
+        self.padding = _Padded(algebra, (kernel_size - 1) * self.dilation, self.stride, padding)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         if strategy not in STRATEGIES:
             raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
@@ -114,10 +122,8 @@ class CliffordSteerableConv(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         check_channels(self, x, self.in_channels, self.algebra)
-        if x.ndim != 3 + self.algebra.dim:
-            raise RuntimeError(
-                f"`x` has shape {tuple(x.shape)}, expected {self.algebra.dim} grid axes after (batch, channel, blade)."
-            )
+        check_grid_axes(x, self.algebra)
+        check_dtype(self, x)
         if not self.padding.xla and (self.padding.rule[0] is None or self.strategy_for(x) == "direct"):
             check_reach(x.shape[3:], self.padding.reach + 1)
 
@@ -157,11 +163,11 @@ class CliffordSteerableConv(nn.Module):
         """Convolve each sample with its own kernel."""
         with torch.autocast(x.device.type, enabled=False):
             kernels = self.kernel(x).to(wide.dtype)
-
-        def one(sample: Tensor, kernel: Tensor) -> Tensor:
-            return convolve(sample.unsqueeze(0), kernel, self.stride, self.dilation).squeeze(0)
-
-        return torch.vmap(one)(wide, kernels)
+        if exporting() or wide.shape[0] == 0:
+            return convolve_each(wide, kernels, self.stride, self.dilation)
+        apart = wide.flatten(0, 1).unsqueeze(0)  # samples as groups of channels
+        y = convolve(apart, kernels.flatten(0, 1), self.stride, self.dilation, wide.shape[0])
+        return y.squeeze(0).unflatten(0, (wide.shape[0], kernels.shape[1]))
 
     def _circular(self, grid: tuple[int, ...]) -> CircularGrid:
         return circular_grid(self.algebra.signature, grid, self.padding.reach, self.padding.rule[0])
@@ -174,14 +180,13 @@ class CliffordSteerableConv(nn.Module):
                 return self.kernel() if kind == "direct" else self.kernel.radial()
 
         if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            if self._remembered is not None:
+                self._remembered = None  # a gradient may lead to a step of an optimizer
             return make()
-        if self._remembered is None:
-            self._remembered = Remembered()
-        value = self._remembered.get(self.kernel, kind, x.device)
-        if value is None:
-            value = make()
-            self._remembered.put(self.kernel, kind, x.device, value)
-        return value
+        remembered = self._remembered
+        if remembered is None:
+            remembered = self._remembered = Remembered()
+        return remembered.get(self.kernel, kind, x.device, make)
 
     def extra_repr(self) -> str:
         """Channels, size and steps."""
@@ -195,6 +200,8 @@ def _checked(
     kernel: nn.Module, algebra: CliffordAlgebra, in_channels: int, out_channels: int, kernel_size: int
 ) -> nn.Module:
     """The kernel, if it says nothing that contradicts the convolution's own arguments."""
+    if not isinstance(kernel, nn.Module):
+        raise ValueError(f"`kernel` (={kernel!r}) must be a kernel's name or module.")
     wanted = {
         "algebra": algebra,
         "in_channels": in_channels,

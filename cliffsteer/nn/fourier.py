@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.checks import check_algebra, check_dtype, whole
 from cliffsteer.nn.kernels.basis import equivariant_maps, map_degrees, map_targets
 from cliffsteer.nn.linear import check_channels
 
@@ -54,8 +55,9 @@ class SteerableSpectralConv(nn.Module):
         extent: Sequence[float] | None = None,
     ):
         super().__init__()
-        if modes < 1:
-            raise ValueError(f"`modes` (={modes}) must be at least 1.")
+        check_algebra(algebra)
+        modes = whole("modes", modes)
+        in_channels, out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
         lengths = (1.0,) * algebra.dim if extent is None else tuple(map(float, extent))
         if len(lengths) != algebra.dim or not all(0 < length < math.inf for length in lengths):
             raise ValueError(f"`extent` (={extent!r}) must hold a positive length for each of {algebra.dim} axes.")
@@ -97,6 +99,12 @@ class SteerableSpectralConv(nn.Module):
         """Convolve a field of multivectors."""
         if not torch.compiler.is_compiling():
             self._check(x)
+        with torch.autocast(x.device.type, enabled=False):  # spectra have a range that half precision has not
+            return self._convolve(x.to(self.weight.dtype)).to(x.dtype)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:  # Fourier transforms refuse it
+            return x.new_zeros(0, self.out_channels, *x.shape[2:])
         axes = tuple(range(3, x.ndim))
         spectrum = self._lowest(torch.fft.rfftn(x, dim=axes))
         y = self._multiply(spectrum.flatten(3)).unflatten(3, spectrum.shape[3:])
@@ -109,6 +117,7 @@ class SteerableSpectralConv(nn.Module):
                 f"`x` has the grid {tuple(x.shape[3:])}, but {self.modes} modes need {self.algebra.dim} axes of at"
                 f" least {2 * self.modes + 1} cells: take fewer `modes` or a finer grid."
             )
+        check_dtype(self, x)
 
     def _multiply(self, z: Tensor) -> Tensor:
         """The spectrum (batch, channel, blade, frequency), complex, times that of the kernel."""

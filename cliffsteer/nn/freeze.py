@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import check_reach, convolve
+from cliffsteer.nn.checks import check_grid_axes, whole
 from cliffsteer.nn.conv import CliffordSteerableConv
 from cliffsteer.nn.frozen_spectrum import FrozenSpectralConv, on_all_blades
 from cliffsteer.nn.linear import MVLinear, check_channels
+from cliffsteer.nn.resample import CliffordSteerableConvTranspose, Downsample, Upsample
 from cliffsteer.nn.strategy import STRATEGIES
 
 
@@ -38,7 +40,8 @@ def freeze(
     Args:
         module: a network or a layer; it is left as it is.
         strategy: "direct", "spectral" or "auto".
-        grid: the grid that all convolutions work on, for "spectral" and "auto", which supposes a batch of 1.
+        grid: cells on each axis of the grid that all convolutions work on, for "spectral" and "auto", which supposes a
+            batch of 1.
         example: instead of ``grid`` an input of the module, or a tuple of its inputs, for networks that change the grid
             on the way: a copy is run once to see what the convolutions are given.
 
@@ -46,8 +49,10 @@ def freeze(
         The frozen network, in eval mode; no parameter of it requires a gradient. Its ``state_dict`` is its own.
 
     Raises:
-        ValueError: an unknown strategy; neither or both of ``grid`` and ``example``, where one is needed; a kernel that
-            depends on the input; a spectrum asked of a convolution that works on several grids.
+        ValueError: an unknown strategy; neither or both of ``grid`` and ``example``, where one is needed; a grid that
+            does not fit, or that layers of the network change; a kernel that depends on the input; a layer whose
+            forward is its own or that has hooks, which would be lost; a spectrum asked of a convolution that works on
+            several grids.
 
     Example:
         >>> from cliffsteer import CliffordAlgebra
@@ -60,6 +65,7 @@ def freeze(
     if strategy not in STRATEGIES:
         raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
     convolutions = _convolutions(module)
+    _refuse_what_would_be_lost(module)
     for name, conv in convolutions.items():
         if getattr(conv.kernel, "conditional", False):
             raise ValueError(
@@ -104,6 +110,7 @@ class FrozenConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a field of multivectors."""
         check_channels(self, x, self.in_channels, self.algebra)
+        check_grid_axes(x, self.algebra)
         if not self.padding.xla and not torch.compiler.is_compiling():
             check_reach(x.shape[3:], self.padding.reach + 1)
         y = convolve(self.padding(x).flatten(1, 2), self.kernel, self.stride, self.dilation)
@@ -171,15 +178,50 @@ def _inputs(
             probe(*(example if isinstance(example, tuple) else (example,)))
         return seen
     convolutions = _convolutions(module)
-    for name, conv in convolutions.items():
-        if len(convolutions) > 1 and (conv.stride > 1 or conv.padding.rule[0] is None):
+    for name, layer in module.named_modules():
+        changes = isinstance(layer, (Downsample, Upsample)) and layer.factor > 1
+        changes |= isinstance(layer, CliffordSteerableConvTranspose) and layer.stride > 1
+        if isinstance(layer, CliffordSteerableConv) and len(convolutions) > 1:
+            changes = layer.stride > 1 or layer.padding.rule[0] is None
+        if changes:
             raise ValueError(
-                f"`grid` (={tuple(grid)}) does not say which grids the module works on, since {name} changes the"
-                " grid: give `example` instead."
+                f"`grid` (={grid!r}) does not say which grids the module works on, since"
+                f" {name or f'the {type(layer).__name__}'} changes the grid: give `example` instead, or take"
+                " `strategy` 'direct'."
             )
+    for name, conv in convolutions.items():
         number = next(conv.parameters(), torch.empty(1)).new_empty(1)
-        seen[name] = [number.expand(1, conv.in_channels, conv.algebra.n_blades, *grid)]
+        cells = _checked_grid(grid, conv.algebra)
+        seen[name] = [number.expand(1, conv.in_channels, conv.algebra.n_blades, *cells)]
     return seen
+
+
+def _checked_grid(grid: Any, algebra: CliffordAlgebra) -> tuple[int, ...]:
+    """The grid as whole numbers of cells, one for each axis."""
+    if not isinstance(grid, Sequence) or len(grid) != algebra.dim:
+        raise ValueError(
+            f"`grid` (={grid!r}) must hold a number of cells for each axis of {algebra}, as in {(64,) * algebra.dim}."
+        )
+    return tuple(whole("grid", cells) for cells in grid)
+
+
+_HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+
+
+def _refuse_what_would_be_lost(module: nn.Module) -> None:
+    """Raise for convolutions and linear maps that do more than their class says."""
+    for name, layer in module.named_modules():
+        if not isinstance(layer, (CliffordSteerableConv, MVLinear)):
+            continue
+        what = ""
+        if isinstance(layer, CliffordSteerableConv) and type(layer) is not CliffordSteerableConv:
+            what = f"is a {type(layer).__name__}, and what that adds to CliffordSteerableConv would be lost"
+        elif "forward" in vars(layer):
+            what = "has a `forward` of its own, which would be lost"
+        elif any(getattr(layer, hooks) for hooks in _HOOKS):
+            what = "has hooks, which would be lost: remove them first"
+        if what:
+            raise ValueError(f"`module` cannot be frozen: {name or 'it'} {what}.")
 
 
 def _grid_of_spectrum(

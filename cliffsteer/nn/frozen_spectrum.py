@@ -68,6 +68,8 @@ class FrozenSpectralConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve a field of multivectors on the grid that the convolution was frozen for."""
         check_channels(self, x, self.in_channels, self.algebra)
+        if not x.is_floating_point():
+            raise RuntimeError(f"`x` has dtype {x.dtype}, but multivectors here are made of real floating numbers.")
         if tuple(x.shape[3:]) != self.grid:
             raise RuntimeError(
                 f"`x` has the grid {tuple(x.shape[3:])}, but the kernel's spectrum was frozen for {self.grid}: freeze"
@@ -76,6 +78,9 @@ class FrozenSpectralConv(nn.Module):
         if torch.is_autocast_enabled(x.device.type):  # spectra have a range that half precision has not
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x)
+        if x.shape[0] == 0:  # Fourier transforms refuse it
+            cells = [-(-count // self.stride) for count in self.circular.counts]
+            return x.new_zeros(0, self.out_channels, self.algebra.n_blades, *cells)
         wide = self.circular.embed(x, self.modes, self.reflections)
         wide = wide if x.dtype in _PRECISIONS else wide.float()
         y = self._unfold(self._multiply(self._fold(wide), x.shape[0]), x.shape[0])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.checks import check_algebra, whole
 
 
 class MVLinear(nn.Module):
@@ -35,6 +36,8 @@ class MVLinear(nn.Module):
         per_grade: bool = True,
     ):
         super().__init__()
+        check_algebra(algebra)
+        in_channels, out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
         self.algebra, self.per_grade = algebra, per_grade
         shape = (out_channels, in_channels, algebra.n_grades) if per_grade else (out_channels, in_channels)
         self.weight = nn.Parameter(torch.empty(shape))

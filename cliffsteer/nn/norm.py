@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import smooth_norm
+from cliffsteer.nn.checks import check_algebra, whole
 from cliffsteer.nn.linear import check_channels
 
 Norm = Callable[[Tensor], Tensor]
@@ -43,6 +44,8 @@ class GradeNorm(nn.Module):
 
     def __init__(self, algebra: CliffordAlgebra, channels: int, norm: str = "smooth"):
         super().__init__()
+        check_algebra(algebra)
+        channels = whole("channels", channels)
         self.algebra, self.norm = algebra, choose_norm(norm)
         self.factor = nn.Parameter(torch.zeros(channels, algebra.n_grades))
         self.register_buffer("grade_of_blade", torch.tensor(algebra.grades), persistent=False)
@@ -71,8 +74,8 @@ class MVLayerNorm(nn.Module):
 
     def __init__(self, algebra: CliffordAlgebra, channels: int, epsilon: float | None = None, affine: bool = True):
         super().__init__()
-        self.algebra = algebra
-        self.channels = channels
+        check_algebra(algebra)
+        self.algebra, self.channels = algebra, whole("channels", channels)
         self.epsilon = (1e-5 if algebra.is_definite else 1.0) if epsilon is None else epsilon
         self.scale = nn.Parameter(torch.ones(channels, algebra.n_grades)) if affine else None
         self.register_buffer("grade_of_blade", torch.tensor(algebra.grades), persistent=False)
@@ -102,8 +105,8 @@ class ReferenceLayerNorm(nn.Module):
 
     def __init__(self, algebra: CliffordAlgebra, channels: int):
         super().__init__()
-        self.algebra = algebra
-        self.channels = channels
+        check_algebra(algebra)
+        self.algebra, self.channels = algebra, whole("channels", channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise multivectors (batch, channel, blade, *grid)."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import block_mean, insert_zeros, repeat_cells
+from cliffsteer.nn.checks import check_algebra, whole
 from cliffsteer.nn.conv import CliffordSteerableConv
 from cliffsteer.nn.padding import Padding, padding_modes
 
@@ -33,7 +34,8 @@ class Downsample(nn.Module):
 
     def __init__(self, algebra: CliffordAlgebra, factor: int = 2):
         super().__init__()
-        self.dim, self.factor = algebra.dim, _checked(factor)
+        check_algebra(algebra)
+        self.dim, self.factor = algebra.dim, whole("factor", factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """Average a field over blocks."""
@@ -69,7 +71,8 @@ class Upsample(nn.Module):
         super().__init__()
         if mode not in ("nearest", "linear"):
             raise ValueError(f"`mode` (={mode!r}) must be 'nearest' or 'linear'.")
-        self.dim, self.factor, self.mode = algebra.dim, _checked(factor), mode
+        check_algebra(algebra)
+        self.dim, self.factor, self.mode = algebra.dim, whole("factor", factor), mode
         self.padding = Padding(algebra, 1, padding) if mode == "linear" else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +136,8 @@ class CliffordSteerableConvTranspose(nn.Module):
         **options: Any,
     ):
         super().__init__()
-        _checked(stride, "stride")
+        check_algebra(algebra)
+        stride, kernel_size = whole("stride", stride), whole("kernel_size", kernel_size)
         if kernel_size < stride:
             raise ValueError(
                 f"`kernel_size` (={kernel_size}) must be at least `stride` (={stride}): otherwise some cells of the"
@@ -157,9 +161,3 @@ class CliffordSteerableConvTranspose(nn.Module):
     def extra_repr(self) -> str:
         """The stride."""
         return f"stride={self.stride}"
-
-
-def _checked(factor: int, name: str = "factor") -> int:
-    if factor < 1:
-        raise ValueError(f"`{name}` (={factor}) must be at least 1.")
-    return factor

@@ -6,7 +6,7 @@ See `spectral_plan` for the mathematics. The cost does not depend on the kernel'
     spread: the kernel's spectrum at a few orbits, (in blade, channel) × (out blade, channel), from its radial values
     multiply these, unfold, transform back
 
-Both steps are operators of their own to torch.compile and torch.export.
+Both are operators of their own to torch.compile and torch.export, and to torch.func in `_Convolution`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import transposed
@@ -32,7 +33,7 @@ def spectral_convolution(
 ) -> Tensor:
     """Circular cross-correlation Σ_v K(v) f(x + v) with K(v) = Σ_b r_b(orbit of v) M_b(v).
 
-    Differentiable once in ``x`` and ``radial``.
+    Differentiable once in ``x`` and ``radial``, backwards or forwards, or forwards and then backwards.
 
     Args:
         x: shape (batch, in_channels, blade, *grid), float32 or float64.
@@ -45,8 +46,8 @@ def spectral_convolution(
     Returns:
         Shape (batch, out_channels, blade, *grid).
     """
-    signature = list(algebra.signature)
-    return _convolve(x, radial.to(x.dtype), signature, group, kernel_size, dilation)[0]
+    setting = list(algebra.signature), group, kernel_size, dilation
+    return _differentiable(x, radial.to(x.dtype), *setting)[0]
 
 
 def _full_precision(operator):
@@ -72,6 +73,8 @@ _SETTING = "int[] signature, str group, int kernel_size, int dilation"
 @_full_precision
 def _convolve(x, radial, signature, group, kernel_size, dilation):
     """The convolution and, for its backward, the folded spectrum of ``x``."""
+    if not len(x):  # Fourier transforms refuse it
+        return _empty_like_result(x, radial)
     plan = _plan_for(x, signature, group, kernel_size, dilation)
     folded = _fold(x, plan)
     return _unfold(_multiply(folded, plan, radial, x.shape[0]), plan, x.shape, radial.shape[2]), folded
@@ -79,6 +82,10 @@ def _convolve(x, radial, signature, group, kernel_size, dilation):
 
 @_convolve.register_fake
 def _(x, radial, signature, group, kernel_size, dilation):
+    return _empty_like_result(x, radial)
+
+
+def _empty_like_result(x: Tensor, radial: Tensor) -> tuple[Tensor, Tensor]:
     half = 2 * math.prod(x.shape[3:-1]) * (x.shape[-1] // 2 + 1)
     shape = (x.shape[0], radial.shape[2], *x.shape[2:])
     return x.new_empty(shape), x.new_empty(2, half * x.shape[0], x.shape[2] // 2 * x.shape[1])
@@ -93,6 +100,9 @@ def _(x, radial, signature, group, kernel_size, dilation):
 @_full_precision
 def _convolve_backward(gradient, folded, radial, signature, group, kernel_size, dilation, for_x, for_radial):
     """Gradients for ``x`` and ``radial``; an empty tensor for one that is not asked for."""
+    if not len(gradient):
+        dx = gradient.new_empty(0, radial.shape[3] if for_x else 0, *gradient.shape[2:])
+        return dx, radial.new_zeros(radial.shape if for_radial else 0)
     plan = _plan_for(gradient, signature, group, kernel_size, dilation)
     results = _multiply_back(_fold(gradient, plan), folded, plan, radial, gradient.shape[0], for_x, for_radial)
     dradial = results.pop()  # popped, so that the spectra are freed as soon as they are read
@@ -111,15 +121,88 @@ def _save(ctx, inputs, output):
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, gradient, _):
+def _differentiate(ctx, gradient, _, run=_convolve_backward):
     if gradient is None:
         return (None,) * 6
     need = ctx.needs_input_grad
-    dx, dradial = _convolve_backward(gradient.contiguous(), *ctx.saved_tensors, *ctx.setting, need[0], need[1])
+    dx, dradial = run(gradient.contiguous(), *ctx.saved_tensors, *ctx.setting, need[0], need[1])
     return dx if need[0] else None, dradial if need[1] else None, None, None, None, None
 
 
 _convolve.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Convolution(torch.autograd.Function):
+    """The operator for eager mode, where it has all the transforms of torch.func, each once."""
+
+    forward = staticmethod(_convolve)
+    setup_context = staticmethod(_save)
+
+    @staticmethod
+    def backward(ctx, gradient, _):
+        return _differentiate(ctx, gradient, None, _ConvolutionBackward.apply)
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise RuntimeError(_ONCE)
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _each(_differentiable, info, in_dims, args)
+
+
+class _ConvolutionBackward(torch.autograd.Function):
+    """Its gradients, which have none themselves."""
+
+    forward = staticmethod(_convolve_backward)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def backward(ctx, *_):
+        raise RuntimeError(_ONCE)
+
+    jvp = backward
+
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return _each(_ConvolutionBackward.apply, info, in_dims, args)
+
+
+_ONCE = (
+    "the spectral convolution can be differentiated once (in reverse, or forwards and then in reverse): for further"
+    " derivatives take `strategy` 'direct', or `conv.strategy = 'direct'` on a module that is there."
+)
+
+
+def _differentiable(x, radial, *setting):
+    """The convolution with its derivative along the tangents of forward mode; it is linear in either argument."""
+    run = _convolve if torch.compiler.is_compiling() else _Convolution.apply
+    (x, dx), (radial, dradial) = _unpacked(x), _unpacked(radial)
+    y, folded = run(x, radial, *setting)
+    changes = [] if dx is None else [run(dx, radial, *setting)[0]]
+    if dradial is not None:
+        changes.append(run(x, dradial, *setting)[0])
+    return forward_ad.make_dual(y, sum(changes[1:], changes[0])) if changes else y, folded
+
+
+def _unpacked(x):
+    """A tensor and its tangent or None."""
+    try:
+        return forward_ad.unpack_dual(x)
+    except RuntimeError:  # under vmap, whose rule comes back for each member
+        return x, None
+
+
+def _each(function, info, in_dims, args):
+    """The members of an ensemble one after another."""
+    members = []
+    for member in range(info.batch_size):
+        pairs = zip(args, in_dims, strict=True)
+        members.append(function(*(a.select(dim, member) if isinstance(dim, int) else a for a, dim in pairs)))
+    return tuple(torch.stack(outputs) for outputs in zip(*members, strict=True)), (0, 0)
 
 
 def _plan_for(x: Tensor, signature: Sequence[int], group: str, kernel_size: int, dilation: int) -> SpectralPlan:

@@ -106,7 +106,8 @@ class SpectralPlan:
         each, half = torch.arange(batch, device=self.rows.device), self.rows.shape[2]
         rows = self.rows.unsqueeze(2) + (each * len(self.back)).unsqueeze(1)
         back = (self.back // half * batch + each.unsqueeze(1)) * half + self.back % half
-        return rows.flatten().int(), back.flatten().int()
+        dtype = index_dtype(batch * len(self.back))
+        return rows.flatten().to(dtype), back.flatten().to(dtype)
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,6 +174,11 @@ def _plan(algebra: CliffordAlgebra, group: str, kernel_size: int, dilation: int,
         classes=tuple((int(a), int(b), int(c)) for a, b, c in zip(first, number, sizes, strict=True)),
         parts=parts,
     )
+
+
+def index_dtype(count: int) -> torch.dtype:
+    """The smaller of the types that number ``count`` places."""
+    return torch.int32 if count <= torch.iinfo(torch.int32).max else torch.int64
 
 
 def frequencies(grid: Sequence[int]) -> np.ndarray:

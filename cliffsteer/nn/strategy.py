@@ -195,25 +195,31 @@ def circular_grid(
 
 
 class Remembered:
-    """One value and what it was made from; it is made anew when that has changed."""
+    """One value and what it was made from; it is made anew when that has changed.
+
+    What is made of tensors that require a gradient is not kept: fused optimizers change them without counting it.
+    """
 
     def __init__(self) -> None:
-        self.key: tuple | None = None
-        self.value: Tensor | None = None
+        self._kept: tuple[tuple, list[Tensor], Tensor] | None = None  # at once, so that threads never see half of it
 
-    def get(self, module: torch.nn.Module, kind: str, device: torch.device) -> Tensor | None:
-        """The value for ``kind``, if the parameters and buffers of ``module`` are what they were."""
-        key = self._key(module, kind, device)
-        return self.value if key is not None and key == self.key else None
-
-    def put(self, module: torch.nn.Module, kind: str, device: torch.device, value: Tensor) -> None:
-        """Remember the value."""
-        self.key, self.value = self._key(module, kind, device), value
+    def get(self, module: torch.nn.Module, kind: str, device: torch.device, make: Callable[[], Tensor]) -> Tensor:
+        """The value for ``kind``, made if the parameters and buffers of ``module`` are not what they were."""
+        sources = [*module.parameters(), *module.buffers()]
+        key, kept = self._key(sources, kind, device), self._kept
+        if key is not None and kept is not None and kept[0] == key:
+            return kept[2]
+        value = make()
+        self._kept = None if key is None else (key, sources, value)  # the sources live on: no other takes their place
+        return value
 
     @staticmethod
-    def _key(module: torch.nn.Module, kind: str, device: torch.device) -> tuple | None:
-        tensors = [*module.parameters(), *module.buffers()]
-        if any(t.is_inference() for t in tensors):  # they do not count their changes
+    def _key(sources: Sequence[Tensor], kind: str, device: torch.device) -> tuple | None:
+        """The state of the sources, None where changes would go unseen."""
+        if any(t.requires_grad or t.is_inference() for t in sources):
             return None
         autocast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-        return kind, autocast, tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
+        try:
+            return kind, autocast, tuple((id(t), t.data_ptr(), t._version, t.dtype, t.device) for t in sources)
+        except RuntimeError:  # tensors under a transform of torch.func have no memory of their own
+            return None

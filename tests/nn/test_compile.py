@@ -5,13 +5,14 @@ import torch
 
 from cliffsteer import CliffordAlgebra
 from cliffsteer.models import create
-from cliffsteer.nn import MVGELU, CliffordSteerableConv, GeometricProductLayer, MVLayerNorm, MVLinear
+from cliffsteer.nn import MVGELU, CliffordSteerableConv, GeometricProductLayer, MVLayerNorm, MVLinear, ProductGELU
 
 PLANE = CliffordAlgebra((1, 1))
 SMALL = {"kernel_options": {"hidden_channels": 3, "layers": 2}}
 MODULES = {
     "linear": lambda: MVLinear(PLANE, 2, 2),
     "product": lambda: GeometricProductLayer(PLANE, 2, 2),
+    "product nonlinearity": lambda: ProductGELU(PLANE, 2),
     "norm": lambda: MVLayerNorm(PLANE, 2),
     "gelu": MVGELU,
     "convolution, implicit": lambda: CliffordSteerableConv(PLANE, 2, 2, 3, strategy="direct", **SMALL),

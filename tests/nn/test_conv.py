@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cliffsteer import CliffordAlgebra, Grid
-from cliffsteer.functional import convolve, pad_axis
+from cliffsteer.functional import convolve, convolve_each, pad_axis
 from cliffsteer.nn import CliffordSteerableConv, ImplicitKernel, Padding
 from cliffsteer.nn.padding import padding_modes
 from cliffsteer.testing import assert_equivariant
@@ -50,6 +50,15 @@ def test_even_kernels_and_strides_break_it_and_the_helper_says_so(size, stride):
     ).double()
     with pytest.raises(AssertionError, match="not equivariant"):
         assert_equivariant(conv, torch.randn(1, 2, 4, 6, 6, dtype=torch.float64), algebra, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 4])
+def test_convolve_with_a_kernel_for_each_sample(dim):
+    x = torch.randn(2, 3, *[6] * dim, dtype=torch.float64)
+    kernels = torch.randn(2, 4, 3, *[2] * dim, dtype=torch.float64)
+    expected = torch.cat([convolve(a[None], k, 2, 2) for a, k in zip(x, kernels, strict=True)])
+    assert torch.allclose(convolve_each(x, kernels, 2, 2), expected)
+    assert torch.allclose(convolve(x.flatten(0, 1)[None], kernels.flatten(0, 1), 2, 2, 2).view_as(expected), expected)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4])
@@ -140,7 +149,7 @@ def test_errors():
         CliffordSteerableConv(algebra, 1, 1, 3, padding="reflect")
     with pytest.raises(ValueError, match=r"`padding` \(='nonsense'\)"):
         CliffordSteerableConv(algebra, 1, 1, 1, padding="nonsense")
-    with pytest.raises(ValueError, match=r"`stride` \(=0\) and `dilation` \(=1\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"`stride` \(=0\) must be at least 1"):
         CliffordSteerableConv(algebra, 1, 1, 3, stride=0)
     with pytest.raises(ValueError, match=r"`kernel_options` goes with a kernel given by name"):
         CliffordSteerableConv(algebra, 1, 1, 3, kernel=ImplicitKernel(algebra, 1, 1, 3), kernel_options=SMALL)

@@ -8,7 +8,7 @@ from torch import nn
 
 from cliffsteer import CliffordAlgebra
 from cliffsteer.models import CSResNet
-from cliffsteer.nn import CliffordSteerableConv, CliffordSteerableConvTranspose, Downsample, MVLinear
+from cliffsteer.nn import CliffordSteerableConv, CliffordSteerableConvTranspose, Downsample, MVLinear, Upsample
 from cliffsteer.nn.freeze import FrozenConv, FrozenLinear, FrozenSpectralConv, freeze
 from cliffsteer.testing import assert_equivariant
 
@@ -170,6 +170,46 @@ def test_a_network_that_changes_its_grid_is_frozen_by_an_example():
         freeze(net, "spectral", grid=(8, 12))
 
 
+@pytest.mark.parametrize("layer", [Downsample, Upsample, lambda a: CliffordSteerableConvTranspose(a, 3, 2, 3)])
+def test_a_grid_is_refused_where_layers_change_it(layer):
+    conv = convolution((1, 1))
+    with pytest.raises(ValueError, match=r"since 1 changes the grid: give `example` instead, or take `strategy` 'dire"):
+        freeze(nn.Sequential(conv, layer(conv.algebra)), "auto", grid=(8, 8))
+
+
+@pytest.mark.parametrize("grid", [(16,), 16, (16.0, 16), (0, 16), "ab"], ids=str)
+def test_a_grid_has_a_whole_number_of_cells_for_each_axis(grid):
+    with pytest.raises(ValueError, match=r"`grid` \(=.*\) must "):
+        freeze(convolution((1, 1)), "spectral", grid=grid)
+
+
+def test_what_would_be_lost_is_refused():
+    class Scaled(CliffordSteerableConv):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    algebra = CliffordAlgebra((1, 1))
+    with pytest.raises(ValueError, match=r"cannot be frozen: 0 is a Scaled, and what that adds to Clifford"):
+        freeze(nn.Sequential(Scaled(algebra, 1, 1, 3)))
+    for layer in (convolution((1, 1)), MVLinear(algebra, 1, 1)):
+        handle = layer.register_forward_hook(lambda *_: None)
+        with pytest.raises(ValueError, match="cannot be frozen: it has hooks, which would be lost: remove them first"):
+            freeze(layer)
+        handle.remove()
+        freeze(layer)
+        layer.forward = lambda x: x
+        with pytest.raises(ValueError, match="has a `forward` of its own"):
+            freeze(layer)
+
+
+def test_an_empty_batch_and_a_field_that_is_not_real():
+    for frozen in (freeze(convolution((1, 1))), freeze(convolution((1, 1), stride=2), "spectral", grid=(5, 5))):
+        x = torch.zeros(2, 2, 4, 5, 5)
+        assert frozen(x[:0]).shape == (0, *frozen(x).shape[1:])
+    with pytest.raises(RuntimeError, match=r"`x` has dtype torch\.complex64"):
+        frozen(x.cfloat())
+
+
 def test_shared_layers_stay_shared():
     conv = CliffordSteerableConv(CliffordAlgebra((1, 1)), 2, 2, 3, kernel="complete")
     frozen = freeze(nn.Sequential(conv, conv))
@@ -313,5 +353,7 @@ def test_errors():
     direct = freeze(convolution((1, 1), 7))
     with pytest.raises(RuntimeError, match=r"the grid \(3, 8\) is smaller than the kernel, which spans 7 cells"):
         direct(field((1, 1), (3, 8)))
+    with pytest.raises(RuntimeError, match=r"expected 2 grid axes after \(batch, channel, blade\)"):
+        direct(torch.zeros(1, 2, 4, 8))
     with pytest.raises(RuntimeError, match=r"FrozenConv expects \(batch, 2, 4, ...\)"):
         direct(torch.zeros(1, 3, 4, 8, 8))

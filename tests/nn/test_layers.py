@@ -7,10 +7,12 @@ from cliffsteer import CliffordAlgebra
 from cliffsteer.nn import (
     CEGNN,
     MVGELU,
+    ChannelProduct,
     GeometricProductLayer,
     GradeNorm,
     MVLayerNorm,
     MVLinear,
+    ProductGELU,
     ReferenceLayerNorm,
     WeightedProduct,
 )
@@ -24,6 +26,7 @@ LAYERS = {
     "product layer": lambda a: GeometricProductLayer(a, 3, 2),
     "product layer, bare": lambda a: GeometricProductLayer(a, 3, 2, first_order=False, normalize=False),
     "product layer, reference norm": lambda a: GeometricProductLayer(a, 3, 2, norm="reference"),
+    "product nonlinearity": lambda a: ProductGELU(a, 3),
     "grade norm": lambda a: GradeNorm(a, 3),
     "layer norm": lambda a: MVLayerNorm(a, 3),
     "layer norm, reference": lambda a: ReferenceLayerNorm(a, 3),
@@ -84,6 +87,39 @@ def test_weighted_product_is_the_dense_sum():
         product = algebra.grade(algebra.geometric_product(algebra.grade(a, left), algebra.grade(b, right)), out)
         expected += torch.einsum("on,bnj->boj", layer.weight[..., p], product)
     assert torch.allclose(layer(a, b), expected, atol=1e-12)
+
+
+def test_channel_product_is_the_diagonal_of_the_weighted_product():
+    algebra = CliffordAlgebra((1, -1, -1))
+    layer, full = ChannelProduct(algebra, 3).double(), WeightedProduct(algebra, 3, 3).double()
+    with torch.no_grad():
+        full.weight.copy_(torch.diag_embed(layer.weight.T).permute(1, 2, 0))
+    a, b = torch.randn(4, 3, 8, 2, dtype=torch.float64), torch.randn(4, 3, 8, 2, dtype=torch.float64)
+    assert torch.allclose(layer(a, b), full(a, b), atol=1e-12)
+
+
+def test_product_nonlinearity_makes_scalars_of_vectors():
+    """Scalar gates leave a field of vectors to itself; products give it the scalars that its invariants are."""
+    algebra = CliffordAlgebra((1, 1, 1))
+    x = algebra.embed(torch.randn(2, 3, 3, 4), 1, 2)
+    assert MVGELU()(x)[:, :, 0].eq(0).all()
+    assert ProductGELU(algebra, 3)(x).detach()[:, :, 0].abs().mean() > 0.1
+
+
+def test_product_nonlinearity_keeps_the_scale():
+    for signature in ((1, 1), (1, 1, 1), (1, -1, -1)):
+        algebra = CliffordAlgebra(signature)
+        x = torch.randn(8, 32, algebra.n_blades, 64)
+        assert 0.3 < float(ProductGELU(algebra, 32)(x).detach().std()) < 1.2
+
+
+def test_channel_product_keeps_its_factors_only():
+    algebra = CliffordAlgebra((1, 1, 1))
+    layer, kept = ChannelProduct(algebra, 2), []
+    a, b = torch.randn(1, 2, 8, 99, requires_grad=True), torch.randn(1, 2, 8, 99)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        layer(a, b)
+    assert sum(size for size in kept if size >= a.numel()) <= 2 * a.numel()
 
 
 def test_null_fields_are_not_amplified():

@@ -8,7 +8,7 @@ from cliffsteer.models import CSResNet
 from cliffsteer.nn import CliffordSteerableConv, CompleteKernel
 from cliffsteer.nn.kernels.basis import kernel_basis
 from cliffsteer.nn.spectral import spectral_convolution
-from cliffsteer.nn.spectral_plan import frequencies, plan_on
+from cliffsteer.nn.spectral_plan import frequencies, index_dtype, plan_on
 from cliffsteer.nn.strategy import circular_grid, faster, frequency_orbits, transform_length
 from cliffsteer.testing import assert_equivariant
 
@@ -212,6 +212,7 @@ def test_half_precision_is_computed_in_single():
 def test_the_kernel_is_kept_in_evaluation_only_while_it_is_true(strategy):
     algebra = CliffordAlgebra((1, 1))
     conv = CliffordSteerableConv(algebra, 2, 2, 3, kernel="complete", padding="periodic", strategy=strategy)
+    conv.requires_grad_(False)
     kernel, other = conv.kernel, CliffordSteerableConv(algebra, 2, 2, 3, kernel="complete")
     name = "forward" if strategy == "direct" else "radial"
     made = []
@@ -250,6 +251,24 @@ def test_the_kernel_is_kept_in_evaluation_only_while_it_is_true(strategy):
         assert fresh()
         assert copy.deepcopy(conv)._remembered is None
     assert set(conv.state_dict()) == keys
+
+
+def test_indices_are_as_wide_as_the_batch_needs():
+    assert index_dtype(2**31 - 1) == torch.int32
+    assert index_dtype(2**31) == torch.int64
+    plan = plan_on(CliffordAlgebra((1, 1)), "O", 3, 1, (4, 4), torch.float32, torch.device("cpu"))
+    assert plan.indices(2)[0].dtype == torch.int32
+
+
+@pytest.mark.parametrize("strategy", ["direct", "spectral"])
+def test_an_empty_batch_gives_an_empty_field_and_no_gradient(strategy):
+    conv = pair((1, 1), 3)[1 + (strategy == "spectral")]
+    x = torch.zeros(0, 2, 4, 6, 6, requires_grad=True)
+    y = conv(x)
+    assert y.shape == (0, 3, 4, 6, 6)
+    gradients = torch.autograd.grad(y.sum(), [x, *conv.parameters()])
+    assert gradients[0].shape == x.shape
+    assert not any(g.any() for g in gradients)
 
 
 def test_evaluation_in_inference_mode():

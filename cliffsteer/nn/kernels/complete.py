@@ -6,9 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.checks import whole
 from cliffsteer.nn.kernels.base import SteerableKernel
 from cliffsteer.nn.kernels.basis import map_targets
 from cliffsteer.nn.kernels.lattice import check_kernel_size
+
+_VISIBLE = 1e-6  # peak on the lattice, of 1, below which a smooth radial function falls between the points
 
 
 class CompleteKernel(SteerableKernel):
@@ -29,7 +32,8 @@ class CompleteKernel(SteerableKernel):
         kernel_size: points along each axis, odd.
         group: "O", "SO" or "orthochronous".
         radial: "orbit" or "smooth".
-        n_radial: number of Gaussians for "smooth", at least 2; default kernel_size // 2 + 2.
+        n_radial: number of Gaussians for "smooth", at least 2; default kernel_size // 2 + 2. Those so narrow that they
+            fall between the points have no weights.
         causal: let the kernel see only the past light cone and the present point: K(v) = 0 unless v = 0 or v is not
             spacelike and points to the past; needs group "orthochronous".
 
@@ -57,20 +61,20 @@ class CompleteKernel(SteerableKernel):
             )
         if radial == "orbit" and n_radial is not None:
             raise ValueError(f"`n_radial` (={n_radial}) goes with `radial` 'smooth'; 'orbit' has one value per orbit.")
-        if n_radial is not None and n_radial < 2:
-            raise ValueError(f"`n_radial` (={n_radial}) must be at least 2.")
+        if n_radial is not None:
+            n_radial = whole("n_radial", n_radial, 2)
         super().__init__(algebra, in_channels, out_channels, kernel_size, group)
         self.radial_kind, self.causal = radial, causal
         self.n_radial = kernel_size // 2 + 2 if n_radial is None else n_radial
         profile = self._functions(self.basis.q[1:], self.basis.side[1:])
-        self._live = profile.any(0)  # functions that are nonzero somewhere on the lattice
+        self._live = (profile > _VISIBLE).any(0)  # others have no value on the lattice that a weight could be given for
         profile = profile[:, self._live]
         self.register_buffer("profile", profile.to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("scale", self._scale(profile).to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("identities", torch.tensor(self.basis.degrees) == 0, persistent=False)
-        n_identities = int(self.identities.sum())
+        identities = (torch.tensor(self.basis.degrees) == 0).nonzero().squeeze(1)
+        self.register_buffer("identities", identities, persistent=False)
         shape = (out_channels, in_channels)
-        self.origin = nn.Parameter(torch.empty(n_identities, *shape))
+        self.origin = nn.Parameter(torch.empty(len(identities), *shape))
         self.weight = nn.Parameter(torch.empty(self.basis.n_maps, profile.shape[1], *shape))
         self.reset_parameters()
 
@@ -87,14 +91,15 @@ class CompleteKernel(SteerableKernel):
         """Radial values, shape (maps, orbits, out_channels, in_channels)."""
         values = torch.einsum("rf,bf,bfoi->broi", self.profile, self.scale, self.weight)
         origin = values.new_zeros(len(values), 1, *values.shape[2:])
-        origin = origin.index_put((self.identities.nonzero().squeeze(1),), self.origin.unsqueeze(1).to(values.dtype))
+        origin = origin.index_put((self.identities,), self.origin.unsqueeze(1).to(values.dtype))
         return torch.cat([origin, values], 1)
 
     def resampled(self, kernel_size: int) -> CompleteKernel:
         """The same function of position on a lattice of another spacing: the kernel of a finer or coarser grid.
 
         The kernel still spans the same domain, so the grid spacing it suits changes by the ratio of (k - 1); values are
-        scaled by the number of points, so that a sum over them stays the same integral.
+        scaled by the number of points, so that a sum over them stays the same integral. Radial functions that fall
+        between the points of this kernel have no weight here, and none there.
 
         Raises:
             ValueError: radial values that are free per orbit: they are defined on their own lattice only.
@@ -113,10 +118,12 @@ class CompleteKernel(SteerableKernel):
             self.n_radial,
             self.causal,
         ).to(self.weight)
-        ratio = self.scale / other.scale * (len(self.orbit) / len(other.orbit))
+        mine, others = self._live[other._live], other._live[self._live]  # of each other's functions, those in common
+        ratio = self.scale[:, others] / other.scale[:, mine] * (len(self.orbit) / len(other.orbit))
         with torch.no_grad():
             other.origin.copy_(self.origin)
-            other.weight.copy_(self.weight * ratio.view(*ratio.shape, 1, 1))
+            other.weight.zero_()
+            other.weight[:, mine] = self.weight[:, others] * ratio.view(*ratio.shape, 1, 1)
         return other
 
     def _target_grades(self) -> Tensor:

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.nn.cegnn import CEGNN
+from cliffsteer.nn.checks import check_algebra, whole
 from cliffsteer.nn.kernels.implicit import scalar_shell
 from cliffsteer.nn.kernels.lattice import check_kernel_size, integer_offsets
 from cliffsteer.nn.linear import MVLinear, check_channels
+
+_POINTS = 32  # along each axis of the grids that a new kernel is calibrated for
 
 
 class ConditionalKernel(nn.Module):
@@ -32,6 +35,9 @@ class ConditionalKernel(nn.Module):
 
     The convolution stays equivariant: translations leave the mean of a periodic field as it is, and g turns it along.
     On a grid with walls the ghost cells have no part in the mean.
+
+    The head is scaled once, at initialisation, so that white input of unit variance on 32 points an axis gives output
+    of unit variance. There the mean is close to 0; a mean of the size of the field gives several times the variance.
 
     Args:
         algebra: the algebra.
@@ -61,9 +67,10 @@ class ConditionalKernel(nn.Module):
         condition_channels: int = 4,
         norm: str = "smooth",
     ):
+        check_algebra(algebra)
         check_kernel_size(kernel_size, allow_even=False)
-        if condition_channels < 1:
-            raise ValueError(f"`condition_channels` (={condition_channels}) must be at least 1.")
+        in_channels, out_channels = whole("in_channels", in_channels), whole("out_channels", out_channels)
+        condition_channels = whole("condition_channels", condition_channels)
         super().__init__()
         self.algebra = algebra
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
@@ -81,9 +88,10 @@ class ConditionalKernel(nn.Module):
         self.register_buffer("sign", sign.flatten(), persistent=False)
         self.register_buffer("path", path.flatten(), persistent=False)
         self.register_buffer("grade_of_blade", torch.tensor(algebra.grades), persistent=False)
-        with torch.no_grad():  # white input of unit variance gives output of unit variance, for a white condition
-            kernel = self.at(self._positions(), torch.randn(1, in_channels, algebra.n_blades))
-            self.weight.mul_(math.sqrt(out_channels * algebra.n_blades) / kernel.norm())
+        with torch.no_grad():  # the mean of a white field is as small as this
+            pooled = torch.randn(4, in_channels, algebra.n_blades) * _POINTS ** (-algebra.dim / 2)
+            kernels = self.at(self._positions(), pooled)
+            self.weight.mul_(math.sqrt(len(kernels) * out_channels * algebra.n_blades) / kernels.norm())
 
     def forward(self, x: Tensor) -> Tensor:
         """The kernels for an input field.
@@ -97,7 +105,7 @@ class ConditionalKernel(nn.Module):
         pooled = x.flatten(3).mean(3, dtype=torch.promote_types(x.dtype, self.weight.dtype))
         kernel = self.at(self._positions(), pooled.to(self.weight.dtype))
         size = [self.kernel_size] * self.algebra.dim
-        return kernel.permute(0, 1, 3, 2, 4, 5).reshape(len(x), *self._matrix, *size)
+        return kernel.permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0], *self._matrix, *size)
 
     def at(self, positions: tuple[Tensor, Tensor], pooled: Tensor) -> Tensor:
         """The kernel as a function, at any positions.
@@ -131,7 +139,7 @@ class ConditionalKernel(nn.Module):
         rest = x.new_zeros(self.algebra.n_blades - n - 1, points)
         position = torch.cat([scalar_shell(q, self.position_width).unsqueeze(0), x, rest])
         everywhere = condition.unsqueeze(-1).expand(*condition.shape, points)
-        return torch.cat([position.expand(len(condition), 1, -1, -1), everywhere], 1)
+        return torch.cat([position.expand(condition.shape[0], 1, -1, -1), everywhere], 1)
 
     def extra_repr(self) -> str:
         """Channels and size."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.nn.checks import whole
 from cliffsteer.nn.kernels.base import SteerableKernel
 from cliffsteer.nn.kernels.lattice import check_kernel_size
 from cliffsteer.nn.kernels.subalgebra import SubalgebraNetwork
@@ -42,7 +43,7 @@ class ImplicitKernel(SteerableKernel):
         allow_even: accept even kernels, which have no centre and break equivariance (to compare with other code).
 
     Raises:
-        ValueError: an even or non-positive kernel size, fewer than one layer, or an unknown option.
+        ValueError: an even or non-positive kernel size, fewer than one layer or channel, or an unknown option.
     """
 
     def __init__(
@@ -58,8 +59,7 @@ class ImplicitKernel(SteerableKernel):
         allow_even: bool = False,
     ):
         check_kernel_size(kernel_size, allow_even)
-        if layers < 1:
-            raise ValueError(f"`layers` (={layers}) must be at least 1.")
+        layers, hidden_channels = whole("layers", layers), whole("hidden_channels", hidden_channels)
         if gain not in ("calibrated", "reference"):
             raise ValueError(f"`gain` (={gain!r}) must be 'calibrated' or 'reference'.")
         super().__init__(algebra, in_channels, out_channels, kernel_size)

@@ -6,6 +6,7 @@ import torch
 from cliffsteer import CliffordAlgebra
 from cliffsteer.nn import CliffordSteerableConv, CompleteKernel, ImplicitKernel
 from cliffsteer.nn.kernels.basis import equivariant_maps, map_targets
+from cliffsteer.nn.spectral import spectral_convolution
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.testing import assert_equivariant
 
@@ -113,6 +114,59 @@ def test_resampling_keeps_the_function():
         CompleteKernel(algebra, 1, 1, 5).resampled(9)
 
 
+@pytest.mark.parametrize("group", ["O", "orthochronous"])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_radial_functions_that_fall_between_the_points_are_left_out(size, group):
+    algebra = CliffordAlgebra((1, -1))
+    kernel = CompleteKernel(algebra, 48, 48, size, group, radial="smooth", n_radial=16).double()
+    variance = kernel().detach().view(48, 4, -1).square().sum(2).mean(0)
+    assert 0.7 < float(variance.min()) <= float(variance.max()) < 1.4
+    (kernel() ** 2).sum().backward()
+    assert all(p.grad.isfinite().all() for p in kernel.parameters())
+
+
+def test_resampling_where_other_radial_functions_are_seen():
+    """Functions seen by both lattices keep their values; those that only one of them sees have none on the other."""
+    algebra = CliffordAlgebra((1, 1))
+    coarse = CompleteKernel(algebra, 2, 1, 3, radial="smooth", n_radial=64).double()
+    fine = coarse.resampled(5)
+    away = torch.ones(3, 3, dtype=torch.bool)
+    away[1, 1] = False
+    shared = fine().detach()[..., ::2, ::2] * (25 / 9)
+    assert torch.allclose(shared[..., away], coarse().detach()[..., away], atol=1e-6)
+    again = fine.resampled(3)().detach()
+    assert torch.allclose(again[..., away], coarse().detach()[..., away], atol=1e-6)
+
+
+def test_refinement_changes_the_operator_to_first_order():
+    """The figures of docs/kernels.md: on a smooth field, between a kernel and its refinement, without the origin."""
+    algebra, errors = CliffordAlgebra((1, 1)), []
+    phase = torch.rand(1, 1, 4, 1, 1, dtype=torch.float64) * 2 * torch.pi
+    for size in (5, 9, 17):
+        fields = []
+        for cells in (2 * (size - 1), 4 * (size - 1)):
+            a = 2 * torch.pi * torch.arange(cells, dtype=torch.float64) / cells
+            fields.append((a[:, None] + phase).cos() + (a[None] + 2 * phase).sin())
+        difference = []
+        for _ in range(5):
+            kernel = CompleteKernel(algebra, 1, 1, size, radial="smooth", n_radial=4).double()
+            torch.nn.init.zeros_(kernel.origin)
+            one, two = (
+                spectral_convolution(x, k.radial().detach(), algebra, "O", k.kernel_size)
+                for x, k in zip(fields, (kernel, kernel.resampled(2 * size - 1)), strict=True)
+            )
+            difference.append(float((one - two[..., ::2, ::2]).norm() / one.norm()))
+        errors.append(sum(difference) / 5)
+    assert 0.2 < errors[0] < 0.45
+    assert 0.35 < errors[1] / errors[0] < 0.6
+    assert 0.4 < errors[2] / errors[1] < 0.6
+
+
+def test_large_kernels_keep_little_that_depends_on_their_size():
+    kernel = CompleteKernel(CliffordAlgebra((1, 1, 1)), 1, 1, 15, radial="smooth")
+    assert sum(b.numel() * b.element_size() for b in kernel.buffers()) < 100 * 15**3
+
+
 @pytest.mark.parametrize("group", ["O", "SO"])
 def test_a_kernel_of_one_point_is_the_identities(group):
     algebra = CliffordAlgebra((1, 1, 1))
@@ -149,6 +203,7 @@ def test_every_parameter_matters():
         ({"causal": True}, r"`causal` needs `group` 'orthochronous'"),
         ({"n_radial": 3}, r"`n_radial` \(=3\) goes with `radial` 'smooth'"),
         ({"n_radial": 1, "radial": "smooth"}, r"`n_radial` \(=1\) must be at least 2"),
+        ({"n_radial": 2.5, "radial": "smooth"}, r"`n_radial` \(=2.5\) must be a whole number, at least 2"),
     ],
 )
 def test_errors(options, message):

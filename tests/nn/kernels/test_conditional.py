@@ -81,15 +81,25 @@ def test_a_scalar_condition_gives_an_implicit_kernel_and_a_vector_frees_it(signa
         assert outside(pooled) > 1e-3
 
 
-@pytest.mark.parametrize("signature", [(1, 1), (1, -1, -1)], ids=str)
+@pytest.mark.parametrize("signature", [(1,), (-1,), (1, 1), (1, -1), (1, 1, 1), (1, -1, -1)], ids=str)
 def test_white_input_keeps_its_variance(signature):
     algebra = CliffordAlgebra(signature)
-    torch.manual_seed(0)
-    kernel = ConditionalKernel(algebra, 6, 6, 5)
-    x = torch.randn(16, 6, algebra.n_blades, *[1] * algebra.dim)  # white condition
+    conv = CliffordSteerableConv(algebra, 8, 8, 5, kernel="conditional", padding="periodic")
     with torch.no_grad():
-        energy = kernel(x).square().sum() / (16 * 6 * algebra.n_blades)
-    assert 0.3 < float(energy) < 3
+        y = conv(torch.randn(2, 8, algebra.n_blades, *[{1: 64, 2: 24, 3: 10}[algebra.dim]] * algebra.dim))
+    assert 0.5 < float(y.var()) < 2
+
+
+@pytest.mark.parametrize("signature", [(1,), (1, -1, -1), (1, -1, -1, -1)], ids=str)
+def test_exports_for_any_batch_and_grid_and_takes_an_empty_batch(signature):
+    algebra, n = CliffordAlgebra(signature), len(signature)
+    conv = CliffordSteerableConv(algebra, 2, 1, 3, kernel=small(algebra, out=1).float(), stride=2).eval()
+    sizes = dict.fromkeys((0, *range(3, 3 + n)), torch.export.Dim.DYNAMIC)
+    with torch.no_grad():
+        program = torch.export.export(conv, (torch.randn(2, 2, 2**n, *[5] * n),), dynamic_shapes=(sizes,)).module()
+        x = torch.randn(3, 2, 2**n, *[6] * n)
+        assert torch.allclose(program(x), conv(x), atol=1e-5)
+        assert conv(x[:0]).shape == (0, *conv(x).shape[1:])
 
 
 def test_gradients_reach_every_parameter_and_the_condition(generator):
@@ -116,6 +126,7 @@ def test_compiles_without_breaks():
     ("options", "message"),
     [
         ({"condition_channels": 0}, r"`condition_channels` \(=0\) must be at least 1"),
+        ({"hidden_channels": 0}, r"`hidden_channels` \(=0\) must be at least 1"),
         ({"layers": 0}, r"`layers` \(=0\) must be at least 1"),
     ],
 )
