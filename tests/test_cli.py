@@ -194,6 +194,10 @@ def test_a_sweep_gives_every_job_its_folder(here, capsys):
         (["train", "lr=3"], "`lr` is not a key of `cliffsteer train`: did you mean 'optimizer.lr'?"),
         (["train", "modle=resnet"], "did you mean 'model'?"),
         (["generate", "solver.resolutoin=8"], "did you mean 'solver.resolution'?"),
+        (
+            ["generate", "solver=wave", "solver.viscosity=1"],
+            "`solver.viscosity` is not in the config of the chosen option",
+        ),
         (["generate", "+solver.colour=8"], "`colour` is no option of solver 'smoke'"),
         (["train", "trainer.steps=many"], "`trainer.steps=many`: value 'many' of type 'str' could not be converted"),
         (["train", "trainer.steps=0"], "`trainer.steps` (=0) must be at least 1"),

@@ -89,6 +89,8 @@ def _describe_hydra(error: BaseException, verb: str | None) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1]
         known = _keys(verb)
+        if key in known:  # of the default option of its group, but not of the chosen one, such as a plugin's
+            return f"`{key}` is not in the config of the chosen option: give it as `+{key}=...` if there is such a key."
         known = [other for other in known if not key.startswith(f"{other}.")]
         leaves = {other.rpartition(".")[2]: other for other in known}
         hint = suggestion(key, known)
