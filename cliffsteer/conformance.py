@@ -39,7 +39,7 @@ def check_solver(
     """Check that a simulator keeps the contract of ``cliffsteer.solvers.Solver``.
 
     - ``initial``: shapes, float64, one entry per parameter field; each trajectory depends on its own seed alone, bit by
-      bit, neither on the others nor on torch's global generator, and other seeds give others.
+      bit, neither on the others nor on torch's global generator, which is left alone, and other seeds give others.
     - ``advance``: repeatable bit by bit, leaves its input alone, keeps trajectories apart, stays finite.
     - ``observe``: shape and dtype of frames; zero on blades that the spec does not declare.
     - ``restore``: ``observe(restore(frames))`` is ``frames``, with the parameters given.
@@ -136,8 +136,11 @@ class _Check:
         self._form("initial", state)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch.initial_seed() % 1000 + 1)
+            before = torch.get_rng_state()
             again = self.call("initial", list(self.seeds))
+            kept = torch.equal(torch.get_rng_state(), before)
         self._same(again, state, "`initial` gives other states for the same seeds, or with another global seed")
+        self.require(kept, "`initial` changes torch's global random state: draw from the generator of each trajectory")
         for i, seed in enumerate(self.seeds):
             alone = self.call("initial", [seed])
             self._same(alone, _row(state, i), "`initial` gives other states for a seed when others stand beside it")

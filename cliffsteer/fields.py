@@ -226,7 +226,8 @@ class FieldSpec:
             device: of the result.
 
         Raises:
-            ValueError: an unknown name, a wrong component count or batch, or no value where there is no default.
+            ValueError: an unknown name, a wrong component count or batch, what is no number, or no value where there is
+                no default.
         """
         values = dict(values or {})
         unknown = sorted(set(values) - {f.name for f in self.parameters})
@@ -241,7 +242,13 @@ class FieldSpec:
                 raise ValueError(
                     f"`parameters` lacks {field.name!r}, which has no default; give its {slot.size} component(s)."
                 )
-            tensor = torch.as_tensor(value, dtype=dtype, device=device)
+            try:
+                tensor = torch.as_tensor(value, dtype=dtype, device=device)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"`{field.name}` (={value!r}) must be numbers, of shape ({batch}, {slot.size}) or ({slot.size},):"
+                    f" grade {field.grade} has {slot.size} component(s) in {self.algebra}."
+                ) from error
             if tensor.ndim == 0 or (tensor.ndim == 1 and slot.size == 1 and len(tensor) == batch):
                 tensor = tensor.reshape(-1, 1)
             if tensor.shape[-1] != slot.size or tensor.ndim > 2 or (tensor.ndim == 2 and len(tensor) not in (1, batch)):

@@ -25,7 +25,7 @@ import torch
 from cliffsteer import solvers
 from cliffsteer.datasets.files import write_bytes
 from cliffsteer.datasets.manifest import FILE, Manifest, read_manifest
-from cliffsteer.datasets.pictures import contact_sheet
+from cliffsteer.datasets.pictures import contact_sheet, shown_slice
 from cliffsteer.datasets.recipe import recipe_overrides
 from cliffsteer.datasets.summary import Summary, find_solver, summarize
 from cliffsteer.datasets.windows import TrajectoryDataset
@@ -86,14 +86,15 @@ def card(
     """The text of the card, in Markdown."""
     recipe, grid = manifest.recipe, manifest.grid
     split = next(iter(manifest.shards))
-    elsewhere = f"Made elsewhere, converted from {manifest.options.get('source', 'another solver')}."
+    elsewhere = f"Made elsewhere, converted from {_source(manifest)}."
+    section = shown_slice(grid.shape)
     doc = (inspect.getdoc(type(solver)) or "").partition("\n")[0] if solver else elsewhere
     parts = [
         f"# {recipe.solver}",
         doc,
         f"![Frames]({PICTURE})",
         f"*Trajectory 0 of the split {split}: components of one-component fields, magnitudes of the others, on one"
-        " colour scale per field.*",
+        f" colour scale per field{section and f'; of the grid the slice {section}'}.*",
     ]
     if method := system(solver):
         parts += ["## System", method]
@@ -136,11 +137,18 @@ def system(solver: solvers.Solver | None) -> str:
 
 def versions(manifest: Manifest) -> str:
     """Versions of what makes the bytes."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "h5py"))
-    return f"cliffsteer {manifest.software}, Python {platform.python_version()}, {packages}"
+    packages = manifest.packages | {name: version(name) for name in ("torch", "numpy", "h5py")}
+    listed = ", ".join(f"{name} {number}" for name, number in packages.items())
+    return f"cliffsteer {manifest.software}, Python {platform.python_version()}, {listed}"
 
 
 # ------------------------------------------------------------------------------------------------------ parts
+
+
+def _source(manifest: Manifest) -> str:
+    """Name of what was converted; datasets made before checksums were kept have it alone."""
+    source = manifest.options.get("source", "another solver")
+    return source["name"] if isinstance(source, dict) else str(source)
 
 
 def _grade(manifest: Manifest, f: Field) -> str:
@@ -163,6 +171,7 @@ def _seeds(manifest: Manifest) -> str:
     notes = [note | {"file": e.file} for entries in manifest.shards.values() for e in entries for note in e.replaced]
     told = "\n".join(
         f"- trajectory {note['trajectory']} of {note['file']}: seed {note['seed']} diverged by step {note['step']}"
+        + (f" ({note['reason']})" if "reason" in note else "")
         for note in notes
     )
     text = (
@@ -171,7 +180,7 @@ def _seeds(manifest: Manifest) -> str:
     )
     if not notes:
         return text + " No trajectory diverged."
-    return text + f" {len(notes)} seed(s) led to NaN or infinite values and were replaced by the next ones:\n\n{told}"
+    return text + f" {len(notes)} seed(s) diverged and were replaced by the next ones:\n\n{told}"
 
 
 def _statistics(manifest: Manifest, summaries: Sequence[Summary]) -> Iterable[str]:

@@ -14,12 +14,13 @@ import torch
 import cliffsteer
 from cliffsteer.datasets import pdearena, pdebench, well
 from cliffsteer.datasets.card import CARD, may_write_card, write_card
-from cliffsteer.datasets.folder import begin, finish, locked, make_folder, require_space, sweep
+from cliffsteer.datasets.files import sha256
+from cliffsteer.datasets.folder import begin, compare_versions, finish, locked, make_folder, require_space, sweep
 from cliffsteer.datasets.foreign import ForeignFile, find_files
-from cliffsteer.datasets.manifest import Manifest, ShardEntry, check_shard, read_manifest
+from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, packages, read_manifest
 from cliffsteer.datasets.mapping import FieldMapping
 from cliffsteer.datasets.progress import progress_bar
-from cliffsteer.datasets.recipe import Recipe
+from cliffsteer.datasets.recipe import Recipe, check_file_name, file_name
 from cliffsteer.datasets.windows import TrajectoryDataset
 from cliffsteer.datasets.writer import ShardWriter
 from cliffsteer.suggestions import question
@@ -39,7 +40,7 @@ class Settings:
         batch: trajectories of one shard.
         dt, spacing, boundary: time step, cell size and boundary, as for `Grid`; those of the files by default.
         unit, time_unit: of spacing and dt.
-        name: name of the dataset; that of the data by default.
+        name: name of the dataset, which exported files begin with; that of the data by default.
     """
 
     signature: Sequence[int] | None = None
@@ -89,7 +90,7 @@ def import_dataset(
     Raises:
         FileNotFoundError: no files.
         ValueError: files of another format or unlike each other, a mapping that does not fit them, something missing,
-            or NaN or infinite values.
+            NaN or infinite values, or a folder that holds a dataset of other files, by their checksums.
         OSError: no space left.
     """
     settings = settings or Settings()
@@ -106,6 +107,8 @@ def import_dataset(
                 f"`out` (={root}) holds a dataset of other files: give another folder, or remove this one."
             )
         missing = [piece for piece in pieces if check_shard(root, manifest, entries[piece.entry.file])]
+        if missing:
+            compare_versions(root, manifest, planned)
         require_space(root, manifest, [piece.entry for piece in missing])
         total, left = (sum(len(p.trajectories) * manifest.recipe.frames for p in part) for part in (pieces, missing))
         declared = FieldMapping(mapping, manifest.spec.algebra.signature)
@@ -118,7 +121,7 @@ def import_dataset(
                         show(done)
         finally:
             sweep(root, manifest)
-        finish(root, manifest, list(entries.values()))
+        finish(root, manifest, [entries[piece.entry.file] for piece in missing])
         if may_write_card(root) and (missing or not (root / CARD).is_file()):
             write_card(root, command=command or f"cliffsteer convert format={format} source=... mapping=... out=...")
     return root
@@ -139,14 +142,20 @@ def export_dataset(
         What was written.
 
     Raises:
-        FileNotFoundError, ValueError: there is no finished dataset, or the mapping does not fit it.
+        FileNotFoundError, ValueError: there is no finished dataset, the mapping does not fit it, or ``out`` is one.
         OSError: no space left.
     """
-    writer, spec = _module(format), read_manifest(root).spec
+    writer, manifest = _module(format), read_manifest(root)
+    spec = manifest.spec
+    check_file_name("name", manifest.recipe.solver)
+    if (Path(out) / FILE).is_file():
+        raise ValueError(
+            f"`out` (={out}) holds a dataset of cliffsteer: give another folder for the files made of one."
+        )
     own = {f.name: {"grade": f.grade, "role": f.role} for f in spec.fields}
     declared = FieldMapping(mapping or own, spec.algebra.signature)
     declared.check_fields(spec)
-    splits = [TrajectoryDataset(root, split) for split in read_manifest(root).shards]
+    splits = [TrajectoryDataset(root, split) for split in manifest.shards]
     make_folder(Path(out))
     return [writer.write(trajectories, declared, Path(out)) for trajectories in splits]
 
@@ -164,8 +173,10 @@ def _survey(source: Path, format: str, mapping: Any, settings: Settings) -> tupl
     """What will be made, and from what: all files are opened, none is read."""
     manifest: Manifest | None = None
     shards: dict[str, list[_Piece]] = {}
-    options = {"format": format, "source": source.name, "mapping": mapping}
-    for path in find_files(source):
+    if settings.name is not None:
+        check_file_name("name", settings.name)
+    options, files = {"format": format, "mapping": mapping}, find_files(source)
+    for path in files:
         for item, file in enumerate(_module(format).read(path)):
             declared = FieldMapping(mapping, settings.signature or [1] * len(file.shape))
             declared.check(file)
@@ -177,9 +188,23 @@ def _survey(source: Path, format: str, mapping: Any, settings: Settings) -> tupl
             _cut(path, item, file.n_trajectories, split, settings.batch, shards.setdefault(split, []))
     assert manifest is not None  # there is a file, and a reader finds something in it or raises
     splits = {split: pieces[-1].entry.trajectories[1] for split, pieces in shards.items()}
-    recipe = replace(manifest.recipe, splits=splits)
+    options["source"] = _identity(source, files)  # last, as it takes longest
+    recipe = replace(manifest.recipe, splits=splits, options=options)
     entries = {split: tuple(piece.entry for piece in pieces) for split, pieces in shards.items()}
-    return replace(manifest, recipe=recipe, shards=entries), [piece for pieces in shards.values() for piece in pieces]
+    made = replace(manifest, recipe=recipe, options=recipe.options, shards=entries)
+    return made, [piece for pieces in shards.values() for piece in pieces]
+
+
+def _identity(source: Path, files: Sequence[Path]) -> dict[str, Any]:
+    """What tells a source from others of its name: size and checksum of each file, over all of its bytes.
+
+    A value mended in place changes neither the size nor the ends of an HDF5 file.
+    """
+    names = [path.relative_to(source if source.is_dir() else source.parent).as_posix() for path in files]
+    found = {
+        name: {"size": path.stat().st_size, "sha256": sha256(path)} for name, path in zip(names, files, strict=True)
+    }
+    return {"name": source.name, "files": found}
 
 
 def _describe(file: ForeignFile, declared: FieldMapping, options: dict[str, Any], settings: Settings) -> Manifest:
@@ -188,7 +213,7 @@ def _describe(file: ForeignFile, declared: FieldMapping, options: dict[str, Any]
         raise ValueError(f"`dt` is missing: {file.path} does not say it, so give it as dt=...")
     if not dt > 0:
         raise ValueError(f"`dt` (={dt}) must be positive.")
-    recipe = Recipe(settings.name or file.name, options, {"train": 1}, file.n_frames, batch=settings.batch)
+    recipe = Recipe(settings.name or file_name(file.name), options, {"train": 1}, file.n_frames, batch=settings.batch)
     return Manifest(
         recipe=recipe,
         options=recipe.options,
@@ -199,6 +224,7 @@ def _describe(file: ForeignFile, declared: FieldMapping, options: dict[str, Any]
         software=cliffsteer.__version__,
         shards={},
         verb="convert",
+        packages=packages(),
     )
 
 

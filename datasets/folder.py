@@ -70,26 +70,50 @@ def begin(root: Path, planned: Manifest) -> Manifest:
     return manifest
 
 
-def finish(root: Path, manifest: Manifest, entries: Sequence[ShardEntry]) -> Manifest:
-    """Move the checksums of all shards, and the notes of seeds given up, into the manifest."""
+def compare_versions(root: Path, manifest: Manifest, planned: Manifest) -> None:
+    """Warn when the packages that began a dataset had other versions than those that go on with it."""
+    began, now = ({"cliffsteer": m.software, **m.packages} for m in (manifest, planned))
+    other = [
+        f"{name} {began[name]} there, {now[name]} here" for name in began if now.get(name, began[name]) != began[name]
+    ]
+    if other:
+        logger.warning("%s was begun with other versions (%s): new shards may differ from it.", root, "; ".join(other))
+
+
+def finish(root: Path, manifest: Manifest, made: Sequence[ShardEntry]) -> Manifest:
+    """Move the checksums of the shards that were made, and their notes of seeds given up, into the manifest.
+
+    A shard that was made again, to other bytes than the manifest says, takes its place with a warning.
+    """
+    new = set(made)
     shards = {
-        split: tuple(_finished(root, manifest, entry) for entry in of_split)
+        split: tuple(_finished(root, manifest, entry, entry in new) for entry in of_split)
         for split, of_split in manifest.shards.items()
     }
     finished = replace(manifest, shards=shards, failures={})
     if finished != manifest:
         finished.write(root)
-    for entry in entries:
-        checksum_path(root / entry.file).unlink(missing_ok=True)
+    for entries in shards.values():
+        for entry in entries:
+            checksum_path(root / entry.file).unlink(missing_ok=True)
     return finished
 
 
-def _finished(root: Path, manifest: Manifest, entry: ShardEntry) -> ShardEntry:
+def _finished(root: Path, manifest: Manifest, entry: ShardEntry, made: bool) -> ShardEntry:
     path = root / entry.file
     shard = Shard(path, manifest.spec, manifest.grid)
     header = shard.header
     shard.close()
-    checksum = recorded_checksum(path) or entry.sha256
+    recorded = recorded_checksum(path)
+    checksum = recorded if recorded and (made or entry.sha256 is None) else entry.sha256
+    if entry.sha256 not in (None, checksum):
+        logger.warning(
+            "%s was made again, but with other bytes than before (sha256 %s, now %s): other versions, another"
+            " processor or a solver that is not deterministic.",
+            path,
+            entry.sha256,
+            checksum,
+        )
     return replace(entry, seeds=header.seeds, sha256=checksum, size=path.stat().st_size, replaced=header.replaced)
 
 
@@ -100,9 +124,15 @@ def require_space(root: Path, manifest: Manifest, missing: Sequence[ShardEntry])
     free = shutil.disk_usage(root).free
     if needed > free:
         raise OSError(
-            f"No space for the dataset: {needed / 1e9:.1f} GB are still to be written to {root}, where"
-            f" {free / 1e9:.1f} GB are free; free some or choose another `out`."
+            f"No space for the dataset: {_bytes(needed)} are still to be written to {root}, where {_bytes(free)} are"
+            " free; free some or choose another `out`."
         )
+
+
+def _bytes(n: int) -> str:
+    """A size for a sentence, in a unit that shows it."""
+    unit, name = next(((u, name) for u, name in ((1e9, "GB"), (1e6, "MB")) if n >= u), (1e3, "kB"))
+    return f"{n / unit:.1f} {name}"
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ class Header:
         time_unit: unit of ``dt`` and ``start``.
         software: version of cliffsteer that wrote it.
         replaced: the seeds that diverged and were given up, in order, each with "trajectory" (its number in the split),
-            "seed" and "step" (of the solver, by which values were NaN or infinite).
+            "seed" and "step" (of the solver, by which values were NaN or infinite), and
+            "reason" if the solver gave one.
     """
 
     spec: FieldSpec
@@ -62,7 +63,7 @@ class Header:
     start: float = 0.0
     time_unit: str = "s"
     software: str = ""
-    replaced: tuple[dict[str, int], ...] = ()
+    replaced: tuple[dict[str, Any], ...] = ()
 
     @property
     def n_trajectories(self) -> int:

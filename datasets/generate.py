@@ -8,7 +8,6 @@ are already there and sound are kept. What ran where and how long stands in the 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,12 +17,13 @@ from typing import Any
 import cliffsteer
 from cliffsteer import solvers
 from cliffsteer.datasets.card import CARD, may_write_card, write_card
-from cliffsteer.datasets.folder import begin, finish, locked, make_folder, require_space, sweep
-from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, plan_shards
+from cliffsteer.datasets.folder import begin, compare_versions, finish, locked, make_folder, require_space, sweep
+from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, packages, plan_shards
 from cliffsteer.datasets.pool import LocalPool, Pool
 from cliffsteer.datasets.progress import Show, progress_bar
 from cliffsteer.datasets.recipe import Recipe, plain
 from cliffsteer.datasets.simulate import Job, Outcome, diverged, forget_solvers, make_shard
+from cliffsteer.solvers.registry import solver_options
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ def generate(
         manifest = begin(root, planned)
         entries = [entry for split in manifest.shards.values() for entry in split]
         missing = [entry for entry in entries if check_shard(root, manifest, entry)]
+        if missing:
+            compare_versions(root, manifest, planned)
         require_space(root, manifest, missing)
         logger.info("%s: %d of %d shards are there", root, len(entries) - len(missing), len(entries))
         steps = {entry: len(entry.seeds) * (recipe.frames + recipe.skip) for entry in entries}
@@ -96,7 +98,7 @@ def generate(
             replace(manifest, failures=dict(sorted(failures.items()))).write(root)
             more = f" ({len(failures) - 1} more shard(s) failed; {FILE} lists them.)" if len(failures) > 1 else ""
             raise ValueError(f"{min(failures.items())[1]}{more}")
-        manifest = finish(root, manifest, entries)
+        manifest = finish(root, manifest, missing)
         if card and may_write_card(root) and (missing or not (root / CARD).is_file()):
             write_card(root, _cost(manifest, outcomes))
     return root
@@ -133,11 +135,7 @@ def _make(pool: Pool, jobs: Sequence[Job], show: Show, made: int) -> list[Outcom
 
 
 def _plan(recipe: Recipe, solver: solvers.Solver) -> Manifest:
-    defaults = {
-        name: p.default
-        for name, p in inspect.signature(type(solver)).parameters.items()
-        if p.default is not inspect.Parameter.empty
-    }
+    defaults = {name: p.default for name, p in solver_options(type(solver)).items() if p.default is not p.empty}
     options = {name: _described(name, value) for name, value in {**defaults, **recipe.options}.items()}
     return Manifest(
         recipe=recipe,
@@ -148,6 +146,7 @@ def _plan(recipe: Recipe, solver: solvers.Solver) -> Manifest:
         time_unit=getattr(solver, "time_unit", "s"),
         software=cliffsteer.__version__,
         shards=plan_shards(recipe),
+        packages=packages(solver),
     )
 
 

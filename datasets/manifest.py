@@ -10,8 +10,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import cliffsteer
 from cliffsteer.datasets.files import sha256, write_bytes
@@ -20,6 +23,8 @@ from cliffsteer.datasets.recipe import Recipe, differences, trajectory_seed
 from cliffsteer.datasets.shard import Shard
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
+from cliffsteer.solvers.base import Solver
+from cliffsteer.solvers.registry import GROUP
 
 FILE = "dataset.json"
 
@@ -41,7 +46,7 @@ class ShardEntry:
     seeds: tuple[int, ...]
     sha256: str | None = None
     size: int | None = None
-    replaced: tuple[dict[str, int], ...] = field(default=(), hash=False)
+    replaced: tuple[dict[str, Any], ...] = field(default=(), hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description; ``replaced`` is left out when it is empty."""
@@ -67,6 +72,7 @@ class Manifest:
         shards: the shards of each split, in order.
         failures: for each shard that could not be made, why, in a sentence; only of the last, failed generation.
         verb: the verb of ``cliffsteer`` that makes it, "generate" or "convert".
+        packages: versions of the other packages that began it, those that decide the bytes, by name.
     """
 
     recipe: Recipe
@@ -79,6 +85,7 @@ class Manifest:
     shards: dict[str, tuple[ShardEntry, ...]]
     failures: dict[str, str] = field(default_factory=dict)
     verb: str = "generate"
+    packages: dict[str, str] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -102,6 +109,7 @@ class Manifest:
             "format": "cliffsteer dataset",
             "format_version": FORMAT_VERSION,
             "software": self.software,
+            **({"packages": self.packages} if self.packages else {}),
             "complete": self.complete,
             "recipe": self.recipe.to_dict(),
             "solver_options": self.options,
@@ -122,7 +130,7 @@ class Manifest:
         recipe, options = Recipe.from_dict(data["recipe"]), data["solver_options"]
         spec, grid = FieldSpec.from_dict(data["spec"]), Grid.from_dict(data["grid"])
         dt, time_unit, software = data["dt"], data["time_unit"], data["software"]
-        more = data.get("failures", {}), data.get("verb", "generate")
+        more = data.get("failures", {}), data.get("verb", "generate"), data.get("packages", {})
         return cls(recipe, options, spec, grid, dt, time_unit, software, shards, *more)
 
     def write(self, root: Path) -> None:
@@ -133,7 +141,7 @@ class Manifest:
         self,
         seeds: Sequence[int],
         parameters: dict[str, list[list[float]]],
-        replaced: Sequence[Mapping[str, int]] = (),
+        replaced: Sequence[Mapping[str, Any]] = (),
     ) -> Header:
         """Header of one shard, given seeds and parameters of its trajectories and the seeds that were given up."""
         return Header(
@@ -155,12 +163,20 @@ class Manifest:
 
 def plan_shards(recipe: Recipe) -> dict[str, tuple[ShardEntry, ...]]:
     """The shards that a recipe makes, without checksums."""
-    shards: dict[str, tuple[ShardEntry, ...]] = dict.fromkeys(recipe.splits, ())
+    shards: dict[str, list[ShardEntry]] = {split: [] for split in recipe.splits}
     for split, number, which in recipe.shards():
         seeds = tuple(trajectory_seed(recipe.seed, split, i) for i in which)
-        entry = ShardEntry(f"{split}/shard_{number:05d}.hdf5", (which.start, which.stop), seeds)
-        shards[split] = (*shards[split], entry)
-    return shards
+        shards[split].append(ShardEntry(f"{split}/shard_{number:05d}.hdf5", (which.start, which.stop), seeds))
+    return {split: tuple(entries) for split, entries in shards.items()}
+
+
+def packages(solver: Solver | None = None) -> dict[str, str]:
+    """Versions of torch and, for a solver of another package, of what that is installed from, by name."""
+    found = {"torch": str(torch.__version__)}
+    if solver is not None and type(solver).__module__.partition(".")[0] != "cliffsteer":
+        points = entry_points(group=GROUP, name=solver.name)
+        found |= {point.dist.name: point.dist.version for point in points if point.dist}
+    return found
 
 
 def read_manifest(root: str | Path) -> Manifest:
@@ -202,27 +218,29 @@ def verify(root: str | Path) -> list[str]:
     """
     root, manifest = Path(root), read_manifest(root)
     entries = [entry for split in manifest.shards.values() for entry in split]
-    problems = [problem for entry in entries if (problem := check_shard(root, manifest, entry))]
+    unmade = {file for file in manifest.failures if not (root / file).is_file()}  # their sentence comes below
+    sound = (check_shard(root, manifest, entry) for entry in entries if entry.file not in unmade)
+    problems = [problem for problem in sound if problem]
     known = {entry.file for entry in entries}
     for split in manifest.shards:
         files = sorted(path.relative_to(root).as_posix() for path in (root / split).glob("*.hdf5"))
         problems += [f"{root / file} does not belong to the dataset: remove it." for file in files if file not in known]
     problems += manifest.failures.values()
     if not manifest.complete:
-        problems.append(f"{root} is unfinished: {manifest.again}.")
+        more = " with more `retries`" if manifest.failures else ""
+        problems.append(f"{root} is unfinished: {manifest.again}{more}.")
     return problems
 
 
 def check_shard(root: Path, manifest: Manifest, entry: ShardEntry) -> str | None:
-    """What is wrong with a shard, in one sentence, or None; a checksum beside it counts more than the manifest's."""
+    """What is wrong with a shard, in one sentence, or None; a checksum beside it counts until the manifest has one."""
     path = root / entry.file
     if not path.is_file():
         return f"{path} is missing: {manifest.again}."
-    recorded = recorded_checksum(path)
-    expected = recorded or entry.sha256
+    expected = entry.sha256 or recorded_checksum(path)
     if expected is None:
         return f"{path} has no checksum: {manifest.again}."
-    if not recorded and path.stat().st_size != entry.size:
+    if entry.size is not None and path.stat().st_size != entry.size:
         return (
             f"{path} has {path.stat().st_size} bytes instead of {entry.size}, so it is truncated or altered:"
             f" {manifest.again}."
@@ -239,7 +257,7 @@ def check_shard(root: Path, manifest: Manifest, entry: ShardEntry) -> str | None
     return None
 
 
-def _seeds(recipe: Recipe, entry: ShardEntry, replaced: Sequence[Mapping[str, int]]) -> tuple[int, ...]:
+def _seeds(recipe: Recipe, entry: ShardEntry, replaced: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
     """Seeds of a shard's trajectories after those that were replaced."""
     attempts = Counter(note["trajectory"] for note in replaced)
     split = entry.file.partition("/")[0]

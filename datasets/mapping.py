@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -206,8 +207,13 @@ def _entry(name: str, value: Any, algebra: CliffordAlgebra) -> Entry:
             f"`at` of {name!r} (={staggering!r}) must be {' or '.join(map(repr, STAGGERINGS))}."
             f"{question(staggering, STAGGERINGS)}"
         )
-    sources = declared.get("from", name)
-    sources = tuple(sources) if isinstance(sources, Sequence) and not isinstance(sources, str) else (sources,)
+    given = declared.get("from", name)
+    sources = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if not sources or any(isinstance(s, bool) or not isinstance(s, str | Real) for s in sources):
+        raise ValueError(
+            f"`from` of {name!r} (={given!r}) must be the name of a variable, a number, or a list of them, one for each"
+            " component."
+        )
     grade = _grade(name, declared.get("grade"), algebra)
     field = Field(name, grade, str(declared.get("unit", "1")), declared.get("role", "dynamic"))
     return Entry(field, tuple(s if isinstance(s, str) else float(s) for s in sources), staggering)
@@ -218,7 +224,7 @@ def _grade(name: str, value: Any, algebra: CliffordAlgebra) -> int:
     grades |= {"pseudoscalar": algebra.dim, "pseudovector": algebra.dim - 1}
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= algebra.dim:
         return value
-    if value not in grades:
+    if not isinstance(value, str) or value not in grades:
         raise ValueError(
             f"`grade` of {name!r} (={value!r}) is none of the {algebra.dim} axes: choose from"
             f" {', '.join(grades)}, or a number.{question(str(value), grades)}"

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from cliffsteer.datasets.layout import AXES
 from cliffsteer.fields import Field, FieldSpec
 
 _PANEL = 128  # pixels along the longer side of a panel, at least
@@ -20,8 +21,8 @@ def contact_sheet(spec: FieldSpec, frames: Tensor, times: Sequence[str]) -> Imag
     """Frames side by side, a row for each dynamic field on one colour scale.
 
     A field of one component is an image of its value, any other of its magnitude √(Σ cᵢ²). Axis 0 runs to the right and
-    axis 1 upwards; of grids with more axes the middle slice of the later ones is shown. On a grid with one axis there
-    is one image instead, time running upwards.
+    axis 1 upwards; of grids with more axes the middle slice of the later ones is shown, and said above it. On a grid
+    with one axis there is one image instead, time running upwards.
 
     Args:
         spec: the fields.
@@ -40,7 +41,8 @@ def contact_sheet(spec: FieldSpec, frames: Tensor, times: Sequence[str]) -> Imag
         values = np.stack([_plane(spec, field, frame) for frame in frames])
         panels = [values.T] if values.ndim == 2 else list(values)
         labels = [f"{times[0]} to {times[-1]} upwards"] if values.ndim == 2 else times
-        rows.append((_title(spec, field, values), [_paint(panel, *_limits(values)) for panel in panels], labels))
+        title = ", ".join(filter(None, (_title(spec, field, values), shown_slice(frames.shape[2:]))))
+        rows.append((title, [_paint(panel, *_limits(values)) for panel in panels], labels))
     cell = [max(panel.size[i] for _, panels, _ in rows for panel in panels) for i in (0, 1)]
     height = cell[1] + 2 * _TEXT + 2 * _GAP
     sheet = Image.new("RGB", (max(len(panels) for _, panels, _ in rows) * (cell[0] + _GAP) + _GAP, len(rows) * height))
@@ -53,6 +55,12 @@ def contact_sheet(spec: FieldSpec, frames: Tensor, times: Sequence[str]) -> Imag
             sheet.paste(panel, (x, y))
             draw.text((x, y + cell[1] + 2), label, "black", font)
     return sheet
+
+
+def shown_slice(shape: Sequence[int]) -> str:
+    """Which slice of a grid a sheet shows, as "z[4] of 0..8"; empty with at most two axes."""
+    later = zip(AXES[2:], shape[2:], strict=False)
+    return ", ".join(f"{name}[{n // 2}] of 0..{n - 1}" for name, n in later)
 
 
 def _plane(spec: FieldSpec, field: Field, frame: Tensor) -> np.ndarray:

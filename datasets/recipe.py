@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
@@ -64,6 +65,19 @@ class Recipe:
         for split, count in self.splits.items():
             for number, start in enumerate(range(0, count, self.batch)):
                 yield split, number, range(start, min(start + self.batch, count))
+
+
+def check_file_name(name: str, value: str) -> None:
+    """Raise a ValueError unless a file's name can begin with a text, so that no file leaves its folder."""
+    if value != file_name(value):
+        raise ValueError(
+            f"`{name}` (={value!r}) becomes a file's name: use letters, digits, '-', '_' and '.', the first not '.'."
+        )
+
+
+def file_name(text: str) -> str:
+    """A text with everything that is no letter, digit, '-', '_' or '.' replaced by '_', and no '.' at its beginning."""
+    return re.sub(r"[^\w.-]+", "_", text).lstrip(".") or "data"
 
 
 def trajectory_seed(seed: int, split: str, trajectory: int, attempt: int = 0) -> int:

@@ -7,7 +7,8 @@ frames gives the turned resampled frames.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -65,13 +66,17 @@ def spectral_resample(frames: Tensor, grid: Grid, shape: Sequence[int]) -> tuple
         The frames, in their dtype, and their grid, of the same domain.
 
     Raises:
-        ValueError: frames of another grid, not one number for each axis, or a new number along an axis that is not
-            periodic.
+        ValueError: frames of another grid, not one whole number for each axis, or a new number along an axis that is
+            not periodic.
     """
     check_grid_shape(frames, grid)
-    shape = tuple(shape)
-    if len(shape) != grid.dim or any(n < 1 for n in shape):
-        raise ValueError(f"`shape` (={shape}) must hold a positive number of cells for each of {grid.dim} axes.")
+    cells = tuple(shape) if isinstance(shape, Iterable) else ()
+    if len(cells) != grid.dim or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in cells):
+        raise ValueError(
+            f"`shape` (={shape!r}) must hold a positive whole number of cells for each of {grid.dim} axes, as in"
+            f" {grid.shape}."
+        )
+    shape = tuple(map(int, cells))
     for axis, (n, m) in enumerate(zip(grid.shape, shape, strict=True)):
         if n == m:
             continue

@@ -1,8 +1,10 @@
 """Simulating one shard: one batch of trajectories of one split, frame by frame to the disk.
 
 It runs in one process, on one thread, from the seeds of its trajectories alone. A trajectory that becomes NaN or
-infinite is given up: the shard starts again with the next seed of that trajectory, a fixed function of the recipe, and
-its header keeps a note of the seed given up and of the step by which it had diverged.
+infinite, or that the solver says to be unstable (``UnstableError``), is given up: the shard starts again with the next
+seed of that trajectory, a fixed function of the recipe, and its header keeps a note of the seed given up, of the step
+by which it had diverged and of what the solver said. Whatever else a solver refuses after its first step fails the
+shard, and the others are made.
 """
 
 from __future__ import annotations
@@ -57,16 +59,20 @@ class Outcome:
 
     file: str
     seconds: float
-    replaced: tuple[Mapping[str, int], ...] = ()
+    replaced: tuple[Mapping[str, Any], ...] = ()
     failure: str | None = None
 
 
 class DivergedError(Exception):
-    """Trajectories of a batch became NaN or infinite: which ones, and by which step."""
+    """Trajectories of a batch became NaN, infinite or unstable: which ones, by which step, and the solver's reason."""
 
-    def __init__(self, which: Sequence[int], step: int):
-        super().__init__(which, step)
-        self.which, self.step = which, step
+    def __init__(self, which: Sequence[int], step: int, reason: str = ""):
+        super().__init__(which, step, reason)
+        self.which, self.step, self.reason = which, step, reason
+
+
+class RefusedError(Exception):
+    """The solver refused a state after its first step; one sentence."""
 
 
 def make_shard(job: Job, tick: Tick) -> Outcome:
@@ -78,7 +84,8 @@ def make_shard(job: Job, tick: Tick) -> Outcome:
             raise to stop.
 
     Raises:
-        ValueError: the solver refuses a state, or this process does not see the dataset's folder.
+        ValueError: the solver refuses its options or the initial state, or this process does not see the dataset's
+            folder.
         RuntimeError: the solver raised anything else.
         OSError: no space left.
     """
@@ -87,7 +94,7 @@ def make_shard(job: Job, tick: Tick) -> Outcome:
     recipe, entry, began = job.manifest.recipe, job.entry, time.perf_counter()
     split, solver = entry.file.partition("/")[0], _solver(job.manifest.recipe, job.module)
     seeds = [trajectory_seed(recipe.seed, split, i) for i in range(*entry.trajectories)]
-    replaced: list[dict[str, int]] = []
+    replaced: list[dict[str, Any]] = []
     while True:
         counted = 0
 
@@ -106,18 +113,23 @@ def make_shard(job: Job, tick: Tick) -> Outcome:
                 attempt = 1 + sum(note["trajectory"] == number for note in replaced)
                 if attempt > job.retries:
                     others = f", and so did {attempt - 1} seed(s) before it" if attempt > 1 else ""
-                    told = diverged(recipe.solver, entry.file, number, seeds[i], error.step)
+                    told = _told(recipe.solver, entry.file, number, seeds[i], error.step, bool(error.reason))
                     failure = f"{told}{others}: try a smaller time step, other options or more `retries`."
+                    failure += f" The solver says: {error.reason}" if error.reason else ""
                     return Outcome(entry.file, time.perf_counter() - began, tuple(replaced), failure)
-                replaced.append({"trajectory": number, "seed": seeds[i], "step": error.step})
+                note = {"trajectory": number, "seed": seeds[i], "step": error.step}
+                replaced.append(note | ({"reason": error.reason} if error.reason else {}))
                 seeds[i] = trajectory_seed(recipe.seed, split, number, attempt)
+        except RefusedError as error:
+            tick(-counted)
+            return Outcome(entry.file, time.perf_counter() - began, tuple(replaced), str(error))
 
 
 def _simulate(
-    solver: solvers.Solver, job: Job, seeds: tuple[int, ...], replaced: tuple[Mapping[str, int], ...], tick: Tick
+    solver: solvers.Solver, job: Job, seeds: tuple[int, ...], replaced: tuple[Mapping[str, Any], ...], tick: Tick
 ) -> None:
     manifest, recipe = job.manifest, job.manifest.recipe
-    where = f"Solver {recipe.solver!r} with seeds {list(seeds)}"
+    where = f"Solver {recipe.solver!r} with seeds {list(seeds)} ({job.entry.file})"
     with _simulating(where, 0):
         state = solver.initial(seeds)
         packed = manifest.spec.pack_parameters(state.parameters, len(seeds), torch.float64)
@@ -136,11 +148,16 @@ def _simulate(
             tick(len(seeds))
 
 
-def diverged(solver: str, file: str, trajectory: int, seed: int, step: int) -> str:
-    """The beginning of a sentence about a trajectory that was given up."""
+def diverged(solver: str, file: str, trajectory: int, seed: int, step: int, reason: str = "") -> str:
+    """The beginning of a sentence about a trajectory that was given up, with the solver's reason where it has one."""
+    told = _told(solver, file, trajectory, seed, step, bool(reason))
+    return f"{told}: {reason.rstrip('.')}" if reason else told
+
+
+def _told(solver: str, file: str, trajectory: int, seed: int, step: int, unstable: bool) -> str:
     return (
-        f"Solver {solver!r} made NaN or infinite values by step {step} of the trajectory with seed {seed} (trajectory"
-        f" {trajectory} of {file})"
+        f"Solver {solver!r} made {'an unstable state' if unstable else 'NaN or infinite values'} by step {step} of the"
+        f" trajectory with seed {seed} (trajectory {trajectory} of {file})"
     )
 
 
@@ -168,7 +185,11 @@ def _simulating(where: str, step: int) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise ValueError(f"{where} failed by step {step}: {error}") from error
+        if isinstance(error, solvers.UnstableError) and error.which:
+            raise DivergedError(error.which, step, str(error)) from error
+        sentence = f"{where} failed by step {step}: {error}"
+        # what is refused at first is refused in every shard
+        raise (RefusedError if step and isinstance(error, ValueError) else ValueError)(sentence) from error
     except Exception as error:  # a solver may raise anything, and not all of it passes between processes
         raise RuntimeError(f"{where} failed by step {step}: {error!r}") from error
 

@@ -7,8 +7,8 @@ For a field f with components f_A on cells of volume V, at each time
 Their drift over a trajectory is the largest distance from the value at the first frame, over the largest size that the
 quantity could have: √(L^n · max_t square) for a total, L^n the volume of the domain, and max_t square for a square. So
 0 means kept, and about 1 means that nothing of it is kept. Whether a system should keep them, its equations say; a
-solver adds quantities of its own with a method ``conserved(frames) -> {name: values (batch, time)}``, whose drift is
-measured against the largest absolute value over the trajectory.
+solver adds quantities of its own with a method ``conserved(frames, parameters) -> {name: values (batch, time)}``, whose
+drift is measured against the largest absolute value over the trajectory.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def summarize(trajectories: TrajectoryDataset, solver: Any = None) -> Summary:
                 low, high, largest = extremes[f.name]
                 magnitude = float(np.sqrt(np.square(part).sum(1).max()))
                 extremes[f.name] = [min(low, float(part.min())), max(high, float(part.max())), max(largest, magnitude)]
-            for name, numbers in quantities(trajectories.manifest, block[before:], solver).items():
+            drawn = trajectories.parameters[trajectory : trajectory + 1].double()
+            for name, numbers in quantities(trajectories.manifest, block[before:], solver, drawn).items():
                 shape = (trajectories.n_trajectories, n_frames)
                 histories.setdefault(name, np.zeros(shape))[trajectory, start:stop] = numbers
     fields = {
@@ -115,8 +116,13 @@ def summarize(trajectories: TrajectoryDataset, solver: Any = None) -> Summary:
     return Summary(trajectories.split, fields, histories, drifts(trajectories.manifest, histories), parameters)
 
 
-def quantities(manifest: Manifest, frames: Tensor, solver: Any = None) -> dict[str, np.ndarray]:
-    """Totals and squares of the fields of frames (time, blade, *grid), and what the solver adds, each (time,)."""
+def quantities(
+    manifest: Manifest, frames: Tensor, solver: Any = None, parameters: Tensor | None = None
+) -> dict[str, np.ndarray]:
+    """Totals and squares of the fields of frames (time, blade, *grid), and what the solver adds, each (time,).
+
+    ``parameters`` are those of the trajectory, (1, blade); by default the solver's own.
+    """
     spec, volume, found = manifest.spec, math.prod(manifest.grid.spacing), {}
     frames = frames.double()
     for f in spec.dynamic:
@@ -125,7 +131,8 @@ def quantities(manifest: Manifest, frames: Tensor, solver: Any = None) -> dict[s
         found |= dict(zip(_totals(manifest, f), volume * part.sum(2).T.numpy(), strict=True))
         found[f"square {f.name}"] = volume * part.square().sum((1, 2)).numpy()
     if hasattr(solver, "conserved"):
-        found |= {name: np.asarray(numbers[0]) for name, numbers in solver.conserved(frames[None]).items()}
+        drawn = None if parameters is None else spec.unpack_parameters(parameters)
+        found |= {name: np.asarray(numbers[0]) for name, numbers in solver.conserved(frames[None], drawn).items()}
     return found
 
 

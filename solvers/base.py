@@ -35,6 +35,23 @@ class State:
         )
 
 
+class UnstableError(ValueError):
+    """Trajectories have left what the solver can step, as a flow that has grown too fast for the time step.
+
+    A generation of data tries their next seeds; any other ValueError of a step fails the whole shard.
+
+    Args:
+        message: one sentence, as of every ValueError.
+        which: positions in the batch, or what is True there, shape (batch,).
+    """
+
+    def __init__(self, message: str, which: Sequence[int] | Tensor = ()):
+        super().__init__(message)
+        if isinstance(which, Tensor):
+            which = which.nonzero().flatten().tolist()
+        self.which = tuple(which)
+
+
 class Solver(ABC):
     """A simulator: states in, states out, and a Stepper on what it shows of them.
 
@@ -65,7 +82,11 @@ class Solver(ABC):
 
     @abstractmethod
     def advance(self, state: State) -> State:
-        """The state one ``dt`` later."""
+        """The state one ``dt`` later.
+
+        Raises:
+            UnstableError: some trajectories have grown unstable; not needed where they become NaN or infinite.
+        """
 
     @abstractmethod
     def observe(self, state: State) -> Tensor:
@@ -95,6 +116,17 @@ class Solver(ABC):
         """
         check_frames(self, frames)
         return self.observe(self.advance(self.restore(frames, parameters))).to(frames.dtype)
+
+    def restore_all(self, frames: Tensor, parameters: Parameters | None = None) -> State:
+        """A batch of states that shows every one of these frames, trajectory by trajectory.
+
+        Args:
+            frames: shape (batch, time, blade, *grid).
+            parameters: those of the trajectories; those left out take the spec's defaults.
+        """
+        each = self.read_parameters(parameters, len(frames), frames.device)
+        repeated = {name: value.repeat_interleave(frames.shape[1], 0) for name, value in each.items()}
+        return self.restore(frames.flatten(0, 1).unsqueeze(1), repeated)
 
     def read_parameters(self, parameters: Parameters | None, batch: int, device: torch.device | None = None) -> dict:
         """Parameter fields by name, defaults filled in, each (batch, component), float64."""

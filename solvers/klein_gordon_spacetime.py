@@ -11,6 +11,9 @@ moving ones: an equivariant one is as good there, as far as its sampling on a la
 Initial state: ``waves`` waves in random directions, wave numbers uniform between those of the two ``wavelengths``,
 amplitudes normal, φ of variance 1.
 
+Good values, the defaults: blocks of 32 points along 1 m and as many in time, 8 waves of lengths from 0.3 to 1 m, mass
+10 per m; boosts up to 0.6 leave them all resolved.
+
 Source: Peskin and Schroeder, "An introduction to quantum field theory" (1995), sections 2.2 and 2.3.
 """
 

@@ -21,6 +21,8 @@ The last two also change how it looks: free waves of a few wavelengths in the bo
 axes and directions are drawn (6 across each axis only on average), and lengths are not rounded to cells. P/ε₀ up to
 150 V/m is what adding up to 1 V/m to E in every step comes to at these wavelengths, 1 V/m · ε · λ / (2π c Δt).
 
+Good values, the defaults: those above; ``resolution=16`` with ``downsample=1`` is enough for a try.
+
 Source: Brandstetter, van den Berg, Welling and Gupta, "Clifford neural layers for PDE modeling" (2022), section 4;
 simulated there with Laporte's package fdtd.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -51,6 +51,18 @@ def number(name: str, value: Any, unit: str = "", low: float = -math.inf, above:
         rule = f" above {above:g}" if above > -math.inf else f", at least {low:g}" if low > -math.inf else ""
         raise ValueError(f"`{name}` (={value!r}) must be a finite number{f' in {unit}' if unit else ''}{rule}.")
     return float(value)
+
+
+def vector(name: str, values: Any, axes: int, unit: str = "") -> tuple[float, ...]:
+    """The components of a vector, one for each axis.
+
+    Raises:
+        ValueError: there are more or fewer of them, or one is no finite number.
+    """
+    components = tuple(values) if isinstance(values, Iterable) and not isinstance(values, str) else ()
+    if len(components) != axes:
+        raise ValueError(f"`{name}` (={values!r}) must have {axes} components{f', in {unit}' if unit else ''}.")
+    return tuple(number(name, component, unit) for component in components)
 
 
 def read_pair(name: str, pair: Any, unit: str = "", **limits: float) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def create(name: str, **options: Any) -> Solver:
     if name not in _names():
         raise ValueError(f"`solver` (={name!r}) is unknown: choose from {_listed(_names())}.{question(name, _names())}")
     cls = _find(name)
-    known = _options(cls)
+    known = solver_options(cls)
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(
@@ -127,7 +127,7 @@ def _find(name: str) -> type[Solver]:
     return register(name)(cls)
 
 
-def _options(cls: type[Solver]) -> dict[str, inspect.Parameter]:
+def solver_options(cls: type[Solver]) -> dict[str, inspect.Parameter]:
     """Keyword arguments of the constructor; ``**options`` in it stands for those of the next class it inherits from."""
     known: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from cliffsteer.fields import Field, FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.base import Solver, State, UnstableError
 from cliffsteer.solvers.exponential import ETDRK4
 from cliffsteer.solvers.inertia_gravity import WaveModes
 from cliffsteer.solvers.noise import smooth_noise
@@ -141,19 +141,20 @@ class ShallowWater(Solver):
         """Geostrophic flow and bumps of the surface; parameters drawn where the options ask for it.
 
         Raises:
-            ValueError: the bottom is not covered everywhere.
+            UnstableError: the bottom is not covered everywhere.
         """
         seeds = [int(seed) for seed in seeds]
         drawn = [self._draw(torch.Generator().manual_seed(seed)) for seed in seeds or [0]]  # one, to know the shapes
         x, coriolis, gravity = (torch.stack(parts)[: len(seeds)] for parts in zip(*drawn, strict=True))
+        self._require_covered("bump", x[:, 0])
         return State({"height": x[:, 0], "velocity": x[:, 1:]}, {"coriolis": coriolis, "gravity": gravity})
 
     def advance(self, state: State) -> State:
         """The state one ``dt`` later.
 
         Raises:
-            ValueError: a parameter that is not finite, gravity that is not positive, a bottom that is not covered
-                everywhere, or a flow too fast for the time step.
+            ValueError: a parameter that is not finite, or gravity that is not positive.
+            UnstableError: a bottom that is not covered everywhere, or a flow too fast for the time step.
         """
         height, velocity = state.values["height"], state.values["velocity"]
         coriolis, gravity = state.parameters["coriolis"], state.parameters["gravity"]
@@ -191,6 +192,19 @@ class ShallowWater(Solver):
         values = {"height": x[:, 0], "velocity": x[:, 1:]}
         return State(values, self.read_parameters(parameters, len(frames), frames.device))
 
+    def conserved(self, frames: Tensor, parameters: Parameters | None = None) -> dict[str, Tensor]:
+        """Of each frame, (batch, time): the mean height as ``mass``, and ``energy`` above that of still water.
+
+        Energy is left out where there is damping, or gravity was drawn and is not given.
+        """
+        state = self.restore_all(frames, parameters)
+        depth = state.values["height"].mean((1, 2))
+        found = {"mass": depth.view(frames.shape[:2])}
+        if not self.damping and (parameters is not None or self.gravity_range is None):
+            still = state.parameters["gravity"][:, 0] * depth.square() / 2
+            found["energy"] = (self.energy(state) - still).view(frames.shape[:2])
+        return found
+
     def energy(self, state: State) -> Tensor:
         """Mean of (h|u|² + gh²)/2 over the domain, in m³/s², shape (batch,)."""
         h, u = state.values["height"], state.values["velocity"]
@@ -220,24 +234,27 @@ class ShallowWater(Solver):
         eta = coriolis / gravity * factor * psi + self.bump / self.spectral.mean_product(bump, bump).sqrt() * bump
         x = self.spectral.inverse(torch.cat([eta[None], factor * flow]))
         x[0] += self.depth
-        self._require_covered("bump", x[0])
         return x, coriolis, gravity
 
     @staticmethod
     def _require_covered(name: str, height: Tensor) -> None:
-        lowest = float(height.min()) if height.numel() else 1.0
-        if not lowest > 0:
-            raise ValueError(
-                f"`{name}` gives heights down to {lowest:.4g} m: shallow water must cover the bottom everywhere; take a"
-                " larger `depth`, or less `speed` and `bump`."
+        covered = height.flatten(1).amin(1) > 0  # False for NaN
+        if not bool(covered.all()):
+            raise UnstableError(
+                f"`{name}` gives heights down to {float(height.min()):.4g} m: shallow water must cover the bottom"
+                " everywhere; take a larger `depth`, or less `speed` and `bump`.",
+                ~covered,
             )
 
     def _check_courant(self, velocity: Tensor) -> None:
-        fastest = float(velocity.abs().sum(1).max())
-        rate = fastest * self._k_max * self.dt
-        if not rate <= COURANT * self.substeps:
-            raise ValueError(
+        speeds = velocity.detach().abs().sum(1).flatten(1).amax(1)
+        fits = speeds * self._k_max * self.dt <= COURANT * self.substeps  # False for NaN
+        if not bool(fits.all()):
+            fastest = float(speeds.max())
+            rate = fastest * self._k_max * self.dt
+            raise UnstableError(
                 f"`substeps` (={self.substeps}) is unstable with `dt` (={self.dt:g} s) and velocities of"
                 f" {fastest:.3g} m/s: Σ|uᵢ|·k_max·dt/substeps = {rate / self.substeps:.3g} must not exceed {COURANT}"
-                + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else ".")
+                + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else "."),
+                ~fits,
             )

@@ -21,16 +21,16 @@ The step ``dt`` is one physical time for all resolutions, so that frames of diff
 a coarser grid has a smaller Courant number |u|Δt/h; scaling Δt with h instead would make the first-order splitting of
 buoyancy and pressure the largest error. Finer grids than 128 cells a side need a smaller one, for diffusion.
 
+Good values, the defaults: 32 to 128 cells a side of 32 m, 1.5 s per step, viscosity 0.01 m²/s, buoyancy 0.5 m/s².
+
 Sources: Stam, "Stable fluids" (1999); Holl and Thuerey, "Φ-Flow" (2024); the set-up follows the smoke data of Gupta and
 Brandstetter, "Towards multi-spatiotemporal-scale generalized PDE modeling" (2023).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Integral
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ from cliffsteer.grid import Grid
 from cliffsteer.solvers.base import Solver, State
 from cliffsteer.solvers.mac import MacGrid, average
 from cliffsteer.solvers.noise import smooth_noise
+from cliffsteer.solvers.options import choice, number, number_range, value_or_range, vector, whole
 from cliffsteer.solvers.registry import register
 from cliffsteer.solvers.semi_lagrangian import departure, interpolate
 from cliffsteer.stepper import Parameters
@@ -94,33 +95,35 @@ class Smoke(Solver):
         smoothness: float = 6.0,
         dim: int = 2,
     ):
-        if not isinstance(resolution, Integral) or resolution < 4:
-            raise ValueError(f"`resolution` (={resolution!r}) must be a whole number of cells a side, at least 4.")
-        resolution = int(resolution)
-        if dim not in (2, 3):
-            raise ValueError(f"`dim` (={dim!r}) must be 2 or 3: in one dimension nothing incompressible can move.")
-        for option, value in {"size": size, "dt": dt, "scale": scale, "smoothness": smoothness}.items():
-            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"`{option}` (={value!r}) must be a positive number.")
-        self.dt = float(dt)
-        self.scale, self.smoothness = float(scale), float(smoothness)
-        self.buoyancy_range = _range("buoyancy", buoyancy, buoyancy_range)
-        self.viscosity_range = _range("viscosity", viscosity, viscosity_range)
-        vector = _numbers("buoyancy", (*[0.0] * (dim - 1), BUOYANCY) if buoyancy is None else buoyancy, dim)
-        scalar = _numbers("viscosity", [VISCOSITY if viscosity is None else viscosity], 1)
+        resolution = whole("resolution", resolution, 4, " of cells a side")
+        dim = choice("dim", dim, (2, 3), ": in one dimension nothing incompressible can move")
+        size = number("size", size, "m", above=0)
+        self.dt = number("dt", dt, "s", above=0)
+        self.scale = number("scale", scale, "m", above=0)
+        self.smoothness = number("smoothness", smoothness, above=0)
+        if buoyancy is not None and buoyancy_range is not None:
+            raise ValueError(
+                f"`buoyancy` (={buoyancy}) and `buoyancy_range` (={buoyancy_range}) exclude each other: give one of"
+                " them."
+            )
+        self.buoyancy_range = number_range("buoyancy", buoyancy_range, low=0)
+        viscosity, self.viscosity_range = value_or_range(
+            "viscosity", viscosity, viscosity_range, VISCOSITY, "m²/s", low=0
+        )
+        lift = vector("buoyancy", (*[0.0] * (dim - 1), BUOYANCY) if buoyancy is None else buoyancy, dim, "m/s²")
         self.spec = FieldSpec(
             (1,) * dim,
             [
                 Field("density", 0, "1"),
                 Field("velocity", 1, "m/s"),
-                Field("buoyancy", 1, "m/s^2", "parameter", vector),
-                Field("viscosity", 0, "m^2/s", "parameter", scalar),
+                Field("buoyancy", 1, "m/s^2", "parameter", lift),
+                Field("viscosity", 0, "m^2/s", "parameter", (viscosity,)),
             ],
         )
         self.grid = Grid((resolution,) * dim, size / resolution, "no_slip", "m")
         self.mac = MacGrid(self.grid)
         self._face_names = tuple(f"velocity_e{i + 1}" for i in range(dim))
-        self.check_viscosity(torch.tensor(self.viscosity_range or scalar, dtype=torch.float64))
+        self.check_viscosity(torch.tensor(self.viscosity_range or (viscosity,), dtype=torch.float64))
 
     def initial(self, seeds: Sequence[int]) -> State:
         """Fluid at rest, smoke |f| with smooth noise f; buoyancy and viscosity drawn where the options ask for it."""
@@ -188,11 +191,11 @@ class Smoke(Solver):
         if not low >= 0:
             raise ValueError(f"`viscosity` (={low:g} m²/s) must not be negative.")
         h, limit = min(self.grid.spacing), 1 / (2 * self.grid.dim)
-        number = high * self.dt / h**2
-        if number > limit * (1 + 1e-9):
+        ratio = high * self.dt / h**2
+        if ratio > limit * (1 + 1e-9):
             raise ValueError(
                 f"`viscosity` (={high:g} m²/s) is unstable with `dt` (={self.dt:g} s) on cells of {h:g} m: ν·dt/h² ="
-                f" {number:.3g} must not exceed {limit:.3g}; take `dt` <= {limit * h**2 / high:.3g}, a lower"
+                f" {ratio:.3g} must not exceed {limit:.3g}; take `dt` <= {limit * h**2 / high:.3g}, a lower"
                 " `resolution` or a lower viscosity."
             )
 
@@ -240,24 +243,3 @@ def _spread(values: Tensor, like: Tensor) -> Tensor:
 def _require_finite(name: str, values: Tensor) -> None:
     if not bool(values.isfinite().all()):
         raise ValueError(f"`{name}` (={values.tolist()}) must be finite for each trajectory.")
-
-
-def _numbers(name: str, values: Any, count: int) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(v) for v in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if len(numbers) != count or not all(math.isfinite(v) for v in numbers):
-        raise ValueError(f"`{name}` (={values!r}) must be {count} finite number(s).")
-    return numbers
-
-
-def _range(name: str, fixed: Any, pair: Any) -> tuple[float, ...] | None:
-    if pair is None:
-        return None
-    if fixed is not None:
-        raise ValueError(f"`{name}` (={fixed}) and `{name}_range` (={pair}) exclude each other: give one of them.")
-    low, high = _numbers(f"{name}_range", pair, 2)
-    if not 0 <= low <= high:
-        raise ValueError(f"`{name}_range` (={pair}) must be a pair (lowest, highest), 0 <= lowest <= highest.")
-    return low, high

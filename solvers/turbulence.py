@@ -44,7 +44,7 @@ from torch import Tensor
 
 from cliffsteer.fields import Field, FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.base import Solver, State, UnstableError
 from cliffsteer.solvers.exponential import ETDRK4
 from cliffsteer.solvers.noise import smooth_noise
 from cliffsteer.solvers.options import choice, draw, number, require_values, value_or_range, whole
@@ -165,8 +165,9 @@ class Turbulence(Solver):
         """The state one ``dt`` later.
 
         Raises:
-            ValueError: a parameter that is not finite, a negative viscosity, diffusivity or drag, a force whose waves
-                do not fit into the box, or a flow too fast for the time step.
+            ValueError: a parameter that is not finite, a negative viscosity, diffusivity or drag, or a force whose
+                waves do not fit into the box.
+            UnstableError: a flow too fast for the time step.
         """
         if not len(state.values["scalar"]):  # no trajectory, nothing to move
             return state
@@ -247,12 +248,15 @@ class Turbulence(Solver):
     def _check_courant(self, u: Tensor) -> None:
         u = u.detach()
         highest = [2 * math.pi * m / length for m, length in zip(self.spectral.highest, self.grid.extent, strict=True)]
-        rate = float(sum(u[:, i].abs() * k for i, k in enumerate(highest)).max()) * self.dt
-        if not rate <= COURANT * self.substeps:
-            raise ValueError(
+        rates = sum(u[:, i].abs() * k for i, k in enumerate(highest)).flatten(1).amax(1) * self.dt
+        fits = rates <= COURANT * self.substeps  # False for NaN
+        if not bool(fits.all()):
+            rate = float(rates.max())
+            raise UnstableError(
                 f"`substeps` (={self.substeps}) is unstable with `dt` (={self.dt:g} s) and velocities of"
                 f" {float(u.norm(dim=1).max()):.3g} m/s: Σ|uᵢ|·k_max·dt/substeps = {rate / self.substeps:.3g} must not"
-                f" exceed {COURANT}" + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else ".")
+                f" exceed {COURANT}" + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else "."),
+                ~fits,
             )
 
     def _state(self, x: Tensor, parameters: dict[str, Tensor]) -> State:

@@ -161,6 +161,13 @@ class GlobalNoise(Spin):
         return State({**state.values, "amount": torch.rand_like(state.values["amount"])}, state.parameters)
 
 
+@broken("`initial` changes torch's global random state: draw from the generator of each trajectory")
+class GlobalSeed(Spin):
+    def initial(self, seeds):
+        torch.manual_seed(0)
+        return super().initial(seeds)
+
+
 @broken("`initial` gives other states for a seed when others stand beside it")
 class SharedGenerator(Spin):
     def initial(self, seeds):

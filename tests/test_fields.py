@@ -107,6 +107,11 @@ def test_errors_are_sentences():
         SMOKE.pack_parameters({"gravity": 1.0}, 1)
     with pytest.raises(ValueError, match=r"`buoyancy` has shape \(3,\), not \(2, 2\) or \(2,\)"):
         SMOKE.pack_parameters({"viscosity": 1.0, "buoyancy": (1.0, 2.0, 3.0)}, 2)
+    for words in ("x", ["x", "y"], [1.0, None], {"x": 1.0}):
+        with pytest.raises(
+            ValueError, match=r"`buoyancy` \(=.*\) must be numbers, of shape \(2, 2\) or \(2,\): grade 1 has"
+        ):
+            SMOKE.pack_parameters({"viscosity": 1.0, "buoyancy": words}, 2)
     with pytest.raises(ValueError, match=r"No field 'pressure'; this system has 'density'"):
         SMOKE["pressure"]
 

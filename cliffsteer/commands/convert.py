@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import given_overrides, output_folder
@@ -41,11 +43,21 @@ def _mapping(value: Any) -> dict[str, Any]:
     if isinstance(value, str):
         if not Path(value).is_file():
             raise UsageError(f"`mapping` (={value!r}) is no file: give a YAML file, or mapping={{velocity:vector}}.")
-        value = OmegaConf.load(value)
+        value = _load(value)
     mapping = _plain(value)
     if mapping is not None and not isinstance(mapping, dict):
         raise UsageError(f"`mapping` (={mapping!r}) must say for each field its grade, as in {{velocity:vector}}.")
     return mapping or {}
+
+
+def _load(path: str) -> Any:
+    try:
+        return _plain(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UsageError(
+            f"`mapping` (={path!r}) cannot be read as YAML ({' '.join(str(error).split())}): write lines such as"
+            " `velocity: vector`."
+        ) from error
 
 
 def _plain(value: Any) -> Any:

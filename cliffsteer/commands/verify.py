@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, open_split
-from cliffsteer.datasets import check_shards, verify
+from cliffsteer.datasets import check_shards, read_manifest, verify
 from cliffsteer.evaluation import differences, evaluate
 
 
@@ -33,9 +33,11 @@ def _dataset(root: str) -> None:
     for problem in problems:
         sys.stdout.write(f"{problem}\n")
     if problems:
+        manifest = read_manifest(root)
+        more = ", with more `retries`," if manifest.failures else ""
         raise ValueError(
-            f"{root} has {len(problems)} problem(s), listed above: the `cliffsteer generate` that made it makes"
-            " damaged and missing shards again."
+            f"{root} has {len(problems)} problem(s), listed above: the `cliffsteer {manifest.verb}` that made it{more}"
+            " makes damaged and missing shards again."
         )
     sys.stdout.write(f"{root} is complete and sound.\n")
 

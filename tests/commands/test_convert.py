@@ -51,3 +51,12 @@ def test_a_mapping_on_the_command_line(tmp_path):
 def test_no_mapping(mapping, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         run(config(source=str(tmp_path), out=str(tmp_path / "d"), mapping=mapping))
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"\x89HDF\xff", b"12", b"a: ${b}"])
+def test_a_mapping_that_is_no_yaml(content, tmp_path):
+    (tmp_path / "m.yaml").write_bytes(content)
+    with pytest.raises(
+        UsageError, match=r"`mapping` \(='.*m\.yaml'\) cannot be read as YAML \(.+\): write lines such as"
+    ):
+        run(config(source=str(tmp_path), out=str(tmp_path / "d"), mapping=str(tmp_path / "m.yaml")))

@@ -77,7 +77,7 @@ class AdvectedHeat(Solver):
         steps = torch.zeros(len(frames), dtype=torch.int64)
         return State({"temperature": temperature, "steps": steps}, self.read_parameters(parameters, len(frames)))
 
-    def conserved(self, frames):
+    def conserved(self, frames, parameters=None):
         return {"heat": self.spec.unpack(frames)["temperature"].flatten(2).mean(2)}
 
 

@@ -43,6 +43,12 @@ def test_all_but_the_cost_is_the_same_every_time(dataset):
     assert (dataset / "frames.png").read_bytes() == picture
 
 
+def test_the_caption_says_which_slice_of_a_block_is_shown(tmp_path):
+    recipe = Recipe("advected_heat", {"cells": 4, "dim": 3}, {"train": 1}, frames=2)
+    text = (generate(recipe, tmp_path / "d", progress=False) / "README.md").read_text()
+    assert "on one colour scale per field; of the grid the slice z[2] of 0..3.*" in text
+
+
 def test_a_card_that_somebody_took_over_is_left_alone(dataset, recipe):
     (dataset / "README.md").write_text("My own words.\n")
     (dataset / "train" / "shard_00000.hdf5").unlink()

@@ -1,6 +1,10 @@
+import hashlib
+import json
+
 import h5py
 import numpy as np
 import pytest
+import torch
 from foreign_files import pdebench_flow, pdebench_tensor
 
 from cliffsteer.datasets import TrajectoryDataset, read_manifest, verify
@@ -27,7 +31,14 @@ def test_files_become_shards_in_order_and_the_same_every_time(source, tmp_path, 
     assert "convert pdebench" in capsys.readouterr().err
     manifest = read_manifest(root)
     assert (manifest.verb, manifest.recipe.solver, manifest.recipe.splits) == ("convert", "a", {"train": 4})
-    assert manifest.recipe.options == {"format": "pdebench", "source": "in", "mapping": FLOW}
+    files = {
+        path.name: {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in sorted(source.iterdir())
+    }
+    options = {"format": "pdebench", "source": {"name": "in", "files": files}, "mapping": FLOW}
+    assert manifest.recipe.options == manifest.options == options
+    assert "Made elsewhere, converted from in." in (root / "README.md").read_text()
+    assert manifest.packages == {"torch": torch.__version__}
     assert [entry.trajectories for entry in manifest.shards["train"]] == [(0, 2), (2, 3), (3, 4)]
     assert len(TrajectoryDataset(root, "train")) == 4
     import_dataset(source, "pdebench", FLOW, tmp_path / "e", PERIODIC, False)
@@ -53,8 +64,42 @@ def test_other_files_of_the_same_name_are_refused(source, tmp_path):
     root = import_dataset(source, "pdebench", FLOW, tmp_path / "d", PERIODIC, False)
     pdebench_flow(source / "a.hdf5", n=2)
     pdebench_flow(source / "b.hdf5", n=2)
-    with pytest.raises(ValueError, match=r"holds a dataset of other files: give another folder"):
+    with pytest.raises(ValueError, match=r"another recipe: `options\.source\.files\.a\.hdf5\.sha256` is .* there, "):
         import_dataset(source, "pdebench", FLOW, root, PERIODIC, False)
+
+
+def test_a_file_mended_in_place_is_refused_and_one_that_moved_is_not(source, tmp_path):
+    root = import_dataset(source, "pdebench", FLOW, tmp_path / "d", PERIODIC, False)
+    (tmp_path / "elsewhere").mkdir()
+    source = source.rename(tmp_path / "elsewhere" / "in")
+    (root / "train" / "shard_00002.hdf5").unlink()
+    import_dataset(source, "pdebench", FLOW, root, PERIODIC, False)
+    assert verify(root) == []
+    size = (source / "b.hdf5").stat().st_size
+    with h5py.File(source / "b.hdf5", "r+") as file:
+        file["Vx"][0, 3, 0, 0] += 1
+    assert (source / "b.hdf5").stat().st_size == size
+    with pytest.raises(ValueError, match=r"`options\.source\.files\.b\.hdf5\.sha256` is .*; give another folder"):
+        import_dataset(source, "pdebench", FLOW, root, PERIODIC, False)
+
+
+def test_names_stay_inside_their_folder(source, tmp_path):
+    with pytest.raises(ValueError, match=r"`name` \(='\.\./evil'\) becomes a file's name: use letters, digits"):
+        import_dataset(source, "pdebench", FLOW, tmp_path / "d", Settings(boundary="periodic", name="../evil"), False)
+    assert not (tmp_path / "d").exists()
+    odd = (source / "a.hdf5").rename(tmp_path / "flow (1) M0.1.hdf5")
+    root = import_dataset(odd, "pdebench", FLOW, tmp_path / "d", PERIODIC, False)
+    assert read_manifest(root).recipe.solver == "flow_1_M0.1"
+    data = json.loads((root / "dataset.json").read_text())
+    data["recipe"]["solver"] = "../evil"
+    (root / "dataset.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"`name` \(='\.\./evil'\) becomes a file's name"):
+        export_dataset(root, "pdebench", tmp_path / "out")
+
+
+def test_a_dataset_is_not_written_over(finished, dataset):
+    with pytest.raises(ValueError, match=r"`out` \(=.*heat\) holds a dataset of cliffsteer: give another folder"):
+        export_dataset(finished, "pdebench", dataset)
 
 
 def test_what_the_files_say_can_be_put_right(source, tmp_path):

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -276,8 +277,42 @@ def test_a_trajectory_that_diverges_with_every_seed_is_recorded_and_the_others_a
 
 def test_a_solver_that_fails_says_where(recipe, tmp_path):
     broken = changed(recipe, options={"cells": 8, "pace": -1.0})  # time.sleep refuses it
-    with pytest.raises(ValueError, match=r"Solver 'advected_heat' with seeds \[.*\] failed by step 1: sleep length"):
+    message = r"Solver 'advected_heat' with seeds \[.*\] \(train/shard_00000.hdf5\) failed by step 1: sleep .*2 more"
+    with pytest.raises(ValueError, match=message):
         generate(broken, tmp_path / "d", progress=False)
+    assert len(read_manifest(tmp_path / "d").failures) == 3  # after which it gave up
+
+
+RECKLESS = Recipe(  # some trajectories outrun this time step, not all
+    "turbulence",
+    {"resolution": 16, "scale": 1.5, "dt": 0.22, "substeps": 1},
+    {"train": 6},
+    frames=6,
+    batch=2,
+)
+
+
+def test_a_trajectory_that_the_solver_says_to_be_unstable_is_replaced_too(tmp_path, caplog):
+    generate(RECKLESS, tmp_path / "d", progress=False, retries=20)
+    assert verify(tmp_path / "d") == []
+    notes = [note for entry in read_manifest(tmp_path / "d").shards["train"] for note in entry.replaced]
+    assert notes
+    assert len(notes) < 40
+    for note in notes:
+        assert re.fullmatch(r"`substeps` \(=1\) is unstable with `dt` .* take `substeps` >= \d+\.", note["reason"])
+        assert f"an unstable state by step {note['step']} of the trajectory with seed {note['seed']}" in caplog.text
+    with pytest.raises(ValueError, match=r"unstable state by step \d+ .*`substeps` \(=1\) is unstable with `dt`"):
+        generate(RECKLESS, tmp_path / "e", progress=False, retries=0)
+    failures = read_manifest(tmp_path / "e").failures
+    assert failures
+    assert all(file in sentence for file, sentence in failures.items())
+
+
+def test_an_initial_state_that_is_refused_ends_at_once(tmp_path):
+    refused = Recipe("turbulence", {"resolution": 16, "scale": 0.01}, {"train": 6}, frames=3, batch=1)
+    with pytest.raises(ValueError, match=r"\(train/shard_00000.hdf5\) failed by step 0: `scale` \(=0.01\) leaves no"):
+        generate(refused, tmp_path / "d", progress=False)
+    assert read_manifest(tmp_path / "d").failures == {}
 
 
 def test_unknown_solvers_and_options_and_worker_counts(recipe, tmp_path):

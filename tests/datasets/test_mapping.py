@@ -90,6 +90,13 @@ def test_writing_undoes_reading(signature):
         ),
         ({"a": 3}, r"`grade` of 'a' \(=3\) is none"),
         ({"a": {"grade": 0, "form": "b"}}, r"has the key 'form', which means nothing\. Did you mean 'from'\?"),
+        ({"a": {"grade": 0, "from": None}}, r"`from` of 'a' \(=None\) must be the name of a variable, a number, or"),
+        ({"a": {"grade": 1, "from": ["b", None]}}, r"`from` of 'a' \(=\['b', None\]\) must be the name"),
+        ({"a": {"grade": 0, "from": {"b": 1}}}, r"`from` of 'a' \(=\{'b': 1\}\) must be the name"),
+        ({"a": {"grade": 0, "from": []}}, r"`from` of 'a' \(=\[\]\) must be the name"),
+        ({"a": {"grade": 0, "from": True, "role": "parameter"}}, r"`from` of 'a' \(=True\) must be the name"),
+        ({"a": ["scalar"]}, r"`grade` of 'a' \(=\['scalar'\]\) is none of the 2 axes"),
+        ({"a": None}, r"`grade` of 'a' \(=None\) is none of the 2 axes"),
         ({"a": {"grade": 0, "role": "constant"}}, r"`role` of field 'a' \(='constant'\) must be"),
         (
             {"a": {"grade": 0, "at": "face"}},

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from cliffsteer import Field, FieldSpec
-from cliffsteer.datasets.pictures import contact_sheet
+from cliffsteer.datasets.pictures import contact_sheet, shown_slice
 
 
 @pytest.mark.parametrize("signature", [(1,), (1, 1), (1, -1, -1), (1, 1, 1, 1)])
@@ -32,6 +32,18 @@ def test_axis_0_runs_to_the_right_and_axis_1_upwards():
 def test_large_grids_leave_cells_out_and_constants_have_a_colour():
     spec = FieldSpec((1, 1), [Field("a", 0)])
     assert contact_sheet(spec, torch.zeros(1, 4, 1000, 600), ["now"]).width < 300
+
+
+def test_the_slice_of_more_than_two_axes_is_told():
+    assert [shown_slice((4, 5, 6, 2)[:dim]) for dim in (1, 2, 3, 4)] == [
+        "",
+        "",
+        "z[3] of 0..5",
+        "z[3] of 0..5, w[1] of 0..1",
+    ]
+    spec, frames = FieldSpec((1, 1, 1), [Field("a", 0)]), torch.zeros(1, 8, 8, 8, 6)
+    sheets = [contact_sheet(spec, part, ["now"]).tobytes() for part in (frames, frames[..., :4], frames[..., :4])]
+    assert sheets[0] != sheets[1] == sheets[2]  # but for the words alike
 
 
 def test_labels_must_fit():

@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -57,10 +58,12 @@ def test_walls_cannot_be_resampled_by_waves():
     assert spectral_resample(noise(1, 1, 4, 4, 6), grid, (8, 6))[1] == Grid((8, 6), (0.5, 1.0), ("periodic", "slip"))
     with pytest.raises(ValueError, match=r"changes axis 1, which is not periodic \(slip\): there only `block_average`"):
         spectral_resample(noise(1, 1, 4, 4, 6), grid, (8, 3))
-    with pytest.raises(
-        ValueError, match=r"`shape` \(=\(8,\)\) must hold a positive number of cells for each of 2 axes"
-    ):
-        spectral_resample(noise(1, 1, 4, 4, 6), grid, (8,))
+    for shape in ((8,), 12, "ab", (8.0, 6), (0, 6), None):
+        message = (
+            rf"`shape` \(={re.escape(repr(shape))}\) must hold a positive whole number of cells for each of 2 axes"
+        )
+        with pytest.raises(ValueError, match=message):
+            spectral_resample(noise(1, 1, 4, 4, 6), grid, shape)
 
 
 @pytest.mark.parametrize("signature", SIGNATURES)

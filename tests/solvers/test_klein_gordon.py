@@ -122,6 +122,22 @@ def test_energy_is_conserved_to_rounding(name, dim, n):
     torch.testing.assert_close(solver.energy(advanced(solver, start, 100)), solver.energy(start), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_frames_tell_what_is_conserved(name):
+    solver = create(name, resolution=9, scale=0.6)
+    start = solver.initial([0, 1])
+    frames = rollout(solver, solver.observe(start), 5)
+    kept = solver.conserved(frames)["energy"]
+    assert kept.shape == (2, 5)
+    torch.testing.assert_close(kept, solver.energy(start)[:, None].expand(2, 5), rtol=1e-12, atol=0)
+    drawn = create(name, resolution=9, scale=0.6, **DRAWN[name])
+    start = drawn.initial([0, 1])
+    frames = rollout(drawn, drawn.observe(start), 5, start.parameters)
+    assert drawn.conserved(frames) == {}
+    kept = drawn.conserved(frames, start.parameters)["energy"]
+    torch.testing.assert_close(kept, drawn.energy(start)[:, None].expand(2, 5), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("n", [8, 9])
 def test_energy_is_that_of_the_field(n):
     # <π² + φ_x² + φ_y² + m²φ²>/2 with φ = cos(k·x): derivatives by hand.
@@ -256,6 +272,9 @@ def test_on_an_accelerator(name):
         ("wave", {"dim": 4}, r"`dim` \(=4\) must be 1 or 2 or 3"),
         ("wave", {"speed": -1}, r"`speed` \(=-1\) must be a finite number in m/s, at least 0"),
         ("wave", {"dt": math.inf}, r"`dt` \(=inf\) must be a finite number in s above 0"),
+        ("klein_gordon", {"mass": 1e200}, r"`mass` \(=1e\+200 1/m\) is too large for `dt` \(=0.05 m/c\): .* by inf"),
+        ("klein_gordon", {"mass_range": (1, 1e8)}, r"`mass` \(=1e\+08 1/m\) is too large .* by 5e\+06"),
+        ("wave", {"speed": 1.0, "dt": 1e9}, r"`speed` \(=1 m/s\) is too large for `dt`"),
         ("klein_gordon", {"dt": 0}, r"`dt` \(=0\) must be a finite number in m/c above 0"),
         ("klein_gordon", {"mass": 1, "mass_range": (1, 2)}, "`mass` .* and `mass_range` .* exclude each other"),
     ],

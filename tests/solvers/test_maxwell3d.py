@@ -115,6 +115,20 @@ def test_energy_is_conserved_and_no_divergence_appears():
     assert divergences(solver, solver.observe(solver.restore(noise))) < 1e-11
 
 
+def test_frames_tell_that_energy_is_conserved():
+    solver = create("maxwell3d", resolution=6, permittivity=2.0)
+    start = solver.initial([0, 1])
+    kept = solver.conserved(rollout(solver, solver.observe(start), 5))["energy"]
+    torch.testing.assert_close(kept, solver.energy(start)[:, None].expand(2, 5), rtol=1e-12, atol=0)
+    drawn = create("maxwell3d", resolution=6, permittivity_range=(1, 4))
+    start = drawn.initial([0, 1])
+    frames = rollout(drawn, drawn.observe(start), 5, start.parameters)
+    assert drawn.conserved(frames) == {}
+    kept = drawn.conserved(frames, start.parameters)["energy"]
+    torch.testing.assert_close(kept, drawn.energy(start)[:, None].expand(2, 5), rtol=1e-12, atol=0)
+    assert create("maxwell3d", resolution=6, conductivity=1e-3).conserved(frames) == {}
+
+
 def test_losses_take_energy():
     solver = create("maxwell3d", resolution=8, conductivity=0.01)
     states = [advanced(solver, steps=steps) for steps in range(4)]

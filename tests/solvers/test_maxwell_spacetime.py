@@ -370,6 +370,7 @@ def test_on_an_accelerator():
         ({"block": 0.5}, r"`block` \(=0.5\) must be a whole number of points in time, at least 1"),
         ({"size": -1}, r"`size` \(=-1\) must be a finite number in m above 0"),
         ({"courant": 0}, r"`courant` \(=0\) must be a finite number above 0"),
+        ({"courant": 1e4}, r"`courant` \(=10000\) must not exceed 64, as a step costs in proportion to it"),
         ({"pairs": 0}, r"`pairs` \(=0\) must be a whole number, at least 1"),
         ({"width": 0}, r"`width` \(=0\) must be a finite number in m above 0"),
         ({"radius": "wide"}, r"`radius` \(='wide'\) must be a finite number in m above 0"),

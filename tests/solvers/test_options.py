@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cliffsteer.solvers.options import choice, draw, number, number_range, require_values, value_or_range, whole
+from cliffsteer.solvers.options import choice, draw, number, number_range, require_values, value_or_range, vector, whole
 
 
 def test_good_values_pass():
@@ -12,6 +12,7 @@ def test_good_values_pass():
     assert type(whole("n", np.int64(4), 4)) is int
     assert choice("dim", 2, (2, 3)) == 2
     assert number("x", 3, "m", low=3) == 3.0
+    assert vector("x", np.array([1, 2.5]), 2) == (1.0, 2.5)
     assert number_range("x", None) is None
     assert number_range("x", [1, 2]) == (1.0, 2.0)
     assert value_or_range("x", None, None, 7.0) == (7.0, None)
@@ -30,6 +31,9 @@ def test_good_values_pass():
         (lambda: number("x", math.nan), r"`x` \(=nan\) must be a finite number\."),
         (lambda: number("x", -1, low=0), r"`x` \(=-1\) must be a finite number, at least 0"),
         (lambda: number("x", 0, "s", above=0), r"`x` \(=0\) must be a finite number in s above 0"),
+        (lambda: vector("x", 1.0, 2, "m"), r"`x` \(=1.0\) must have 2 components, in m\."),
+        (lambda: vector("x", "ab", 2), r"`x` \(='ab'\) must have 2 components\."),
+        (lambda: vector("x", (1, None), 2), r"`x` \(=None\) must be a finite number\."),
         (lambda: number_range("x", 0.1), r"`x_range` \(=0.1\) must be a pair \(lowest, highest\)"),
         (lambda: number_range("x", "ab"), r"`x_range` \(='ab'\) must be a pair"),
         (lambda: number_range("x", (2, 1)), r"`x_range` \(=\(2, 1\)\) must be a pair .*, lowest <= highest"),

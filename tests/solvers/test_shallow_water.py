@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cliffsteer import rollout
-from cliffsteer.solvers import State, create
+from cliffsteer.solvers import State, UnstableError, create
 from cliffsteer.solvers.shallow_water import ShallowWater
 from cliffsteer.stepper import Stepper
 from cliffsteer.symmetry import lattice_symmetries
@@ -149,6 +149,11 @@ def test_mass_and_energy_are_conserved_without_damping():
     torch.testing.assert_close(mass[1], mass[0], rtol=1e-15, atol=0)
     energy = [available_energy(solver, s) for s in (start, end)]
     torch.testing.assert_close(energy[1], energy[0], rtol=1e-6, atol=0)
+    frames = torch.cat([solver.observe(s) for s in (start, end)], 1)
+    kept = solver.conserved(frames, start.parameters)
+    torch.testing.assert_close(kept["mass"], torch.stack(mass, 1), rtol=1e-13, atol=0)
+    torch.testing.assert_close(kept["energy"], torch.stack(energy, 1), rtol=1e-7, atol=0)
+    assert set(solver.conserved(frames)) == {"mass"}  # gravity was drawn
 
 
 def test_energy_errors_vanish_with_resolution():
@@ -336,8 +341,18 @@ def test_bad_input_is_refused():
         solver.step(torch.cat([frames[:, :, :1] - 1000, frames[:, :, 1:]], 2))
     with pytest.raises(ValueError, match=r"`substeps` \(=2\) is unstable with `dt` .* take `substeps` >= \d+\."):
         solver.step(torch.cat([frames[:, :, :1], 100 * frames[:, :, 1:]], 2))
-    with pytest.raises(ValueError, match=r"`bump` gives heights down to"):
+    with pytest.raises(UnstableError, match=r"`bump` gives heights down to"):
         create("shallow_water", **SMALL, depth=10.0, bump=10.0).initial([0])
+
+
+@pytest.mark.parametrize(("name", "factor"), [("velocity", 1000), ("height", -1)])
+def test_an_unstable_batch_tells_which_of_its_trajectories_are(name, factor):
+    solver = create("shallow_water", **SMALL)
+    state = solver.initial([0, 1])
+    state.values[name][1] *= factor
+    with pytest.raises(UnstableError) as caught:
+        solver.advance(state)
+    assert caught.value.which == (1,)
 
 
 def test_no_trajectories_at_all():

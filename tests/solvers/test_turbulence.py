@@ -1,13 +1,14 @@
 import inspect
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from cliffsteer import rollout
-from cliffsteer.solvers import State, create
+from cliffsteer.solvers import State, UnstableError, create
 from cliffsteer.solvers.turbulence import Turbulence
 from cliffsteer.stepper import Stepper
 from cliffsteer.symmetry import lattice_symmetries
@@ -369,6 +370,17 @@ def test_a_flow_too_fast_for_the_time_step_is_refused():
     solver = create("turbulence", **SMALL, speed=30.0)
     with pytest.raises(ValueError, match=r"`substeps` \(=2\) is unstable with `dt` .* take `substeps` >= \d+\."):
         solver.advance(solver.initial([0]))
+
+
+def test_an_unstable_batch_tells_which_of_its_trajectories_are():
+    solver = create("turbulence", **SMALL)
+    state = solver.initial([0, 1, 2])
+    state.values["velocity"][1] *= 1000
+    state.values["velocity"][2, 0, 3, 3] = math.nan
+    with pytest.raises(UnstableError, match="`substeps`") as caught:
+        solver.advance(state)
+    assert caught.value.which == (1, 2)
+    assert pickle.loads(pickle.dumps(caught.value)).which == (1, 2)
 
 
 def test_no_trajectories_at_all():
