@@ -15,7 +15,7 @@ def smooth_norm(q: Tensor, epsilon: float = 1e-2) -> Tensor:
 
     On null multivectors (q = 0) it is sqrt(ε), never zero; ``epsilon`` is in the unit of q.
     """
-    return (q.square() + epsilon**2).pow(0.25)
+    return (q.square() + epsilon**2).sqrt().sqrt()
 
 
 def gelu_gate(scalar: Tensor) -> Tensor:
