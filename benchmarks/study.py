@@ -10,22 +10,28 @@ A study is a file of `benchmarks/studies`; its keys:
     networks   for each network, by the name in the tables, further overrides
     sizes      numbers of training trajectories; null for all
     seeds      seeds of weights and of the order of the data
+    seconds    train each network for about this time, as many steps as it then takes; null for `trainer.steps`
     evaluate   overrides of `cliffsteer evaluate`
     tiers      by name, keys that take the place of those above
 
 Runs that are finished are kept and a training that was interrupted goes on, so the same command resumes. ``--jobs``
 trainings run at once, each on one thread when there are several, for times that can be compared. Further arguments go
-to every `cliffsteer train`. At the end `cliffsteer compare` writes the tables and figures into ``OUT/comparison``.
+to every `cliffsteer train`. The steps that fit into ``seconds`` are measured once for each network, alone, on the
+threads that its training will have, and kept in ``OUT/steps.json``. At the end `cliffsteer compare` writes the tables
+and figures into ``OUT/comparison``.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +41,8 @@ from typing import Any
 import yaml
 
 STUDIES = Path(__file__).parent / "studies"
+PROBES = 20, 120
+"""Steps of the two short trainings whose difference in time measures a step."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +75,48 @@ def read_study(name: str, tier: str | None = None) -> dict[str, Any]:
 def runs(study: dict[str, Any], out: Path) -> Iterator[Run]:
     """All runs of a study: seed by seed, so that what is there after a while is a table."""
     sizes = study.get("sizes") or [None]
-    for seed, size, (name, overrides) in itertools.product(study["seeds"], sizes, study["networks"].items()):
-        label = re.sub(r"[^\w.]+", "-", name).strip("-").lower()
-        folder = out / f"{label}{f'-n{size}' if size else ''}-seed{seed}"
-        train = [
-            *study["train"],
-            *study.get("also", ()),
-            *overrides,
-            f"data.root={out / 'data'}",
-            f"name={folder.name}",
-            f"out={folder}",
-        ]
-        train += [f"trainer.seed={seed}", *([f"data.trajectories={size}"] if size else [])]
+    for seed, size, name in itertools.product(study["seeds"], sizes, study["networks"]):
+        folder = out / f"{label(name)}{f'-n{size}' if size else ''}-seed{seed}"
+        train = [*training(study, name, out), f"name={folder.name}", f"out={folder}", f"trainer.seed={seed}"]
+        train += [f"data.trajectories={size}"] if size else []
         yield Run(folder, tuple(train), tuple(study.get("evaluate", ())))
+
+
+def training(study: dict[str, Any], name: str, out: Path) -> list[str]:
+    """Overrides of `cliffsteer train` for one network, whatever the size and the seed."""
+    return [*study["train"], *study.get("also", ()), *study["networks"][name], f"data.root={out / 'data'}"]
+
+
+def label(name: str) -> str:
+    """The name of a network as part of the name of a folder."""
+    return re.sub(r"[^\w.]+", "-", name).strip("-").lower()
+
+
+def steps_within(study: dict[str, Any], out: Path, overrides: Sequence[str], threads: int | None) -> dict[str, int]:
+    """For each network, how many optimiser steps fit into the study's seconds: measured once, kept in a file."""
+    path = out / "steps.json"
+    steps = json.loads(path.read_text()) if path.is_file() else {}
+    for name in study["networks"]:
+        if name in steps:
+            continue
+        seconds = [
+            probe(out / "probes" / f"{label(name)}-{count}", [*training(study, name, out), *overrides], count, threads)
+            for count in PROBES
+        ]
+        steps[name] = max(1, round(study["seconds"] * (PROBES[1] - PROBES[0]) / (seconds[1] - seconds[0])))
+        print(f"{name}: {steps[name]} steps in about {study['seconds']} s", flush=True)
+        path.write_text(json.dumps(steps, indent=2))
+    return steps
+
+
+def probe(folder: Path, train: Sequence[str], steps: int, threads: int | None) -> float:
+    """Seconds that a training of so many steps takes, with its start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    only = [f"trainer.steps={steps}", f"trainer.validate_every={steps}", f"out={folder}"]
+    start = time.perf_counter()
+    cliffsteer("train", *train, *only, threads=threads, log=folder / "log.txt")
+    return time.perf_counter() - start
 
 
 def cliffsteer(*arguments: str, threads: int | None = None, log: Path | None = None) -> None:
@@ -115,9 +152,13 @@ def main() -> None:
     study = read_study(options.study, options.tier)
     out = options.out or Path("runs/studies") / "-".join(filter(None, (options.study, options.tier)))
     cliffsteer("generate", *study["data"], f"out={out / 'data'}")
+    threads = 1 if options.jobs > 1 else None
+    if study.get("seconds"):
+        steps = steps_within(study, out, overrides, threads)
+        for name, own in study["networks"].items():
+            study["networks"][name] = [*own, f"trainer.steps={steps[name]}"]
     planned = list(runs(study, out))
     print(f"{len(planned)} runs, {sum((run.folder / 'metrics.json').is_file() for run in planned)} of them done")
-    threads = 1 if options.jobs > 1 else None
     with ThreadPoolExecutor(options.jobs) as pool:
         for future in [pool.submit(do, run, overrides, threads) for run in planned]:
             future.result()
