@@ -1,9 +1,10 @@
-"""Checks of options that all residual networks share."""
+"""Checks of options that networks share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
+
+from cliffsteer.nn.checks import is_whole, whole
 
 
 def count_blocks(hidden_channels: int, blocks: Sequence[int]) -> int:
@@ -16,16 +17,27 @@ def count_blocks(hidden_channels: int, blocks: Sequence[int]) -> int:
     Raises:
         ValueError: one of them is not a positive whole number, or `blocks` is no sequence of them.
     """
-    if not is_positive(hidden_channels):
-        raise ValueError(f"`hidden_channels` (={hidden_channels!r}) must be a positive whole number.")
+    whole("hidden_channels", hidden_channels)
     is_sequence = isinstance(blocks, Sequence) and not isinstance(blocks, str)
-    if not is_sequence or not blocks or not all(is_positive(count) for count in blocks):
+    if not is_sequence or not blocks or not all(is_whole(count) for count in blocks):
         raise ValueError(
             f"`blocks` (={blocks!r}) must hold a positive whole number of blocks for each stage, as in (2, 2, 2, 2)."
         )
     return sum(blocks)
 
 
-def is_positive(value: object) -> bool:
-    """Whether a value is a whole number above 0."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+def level_widths(hidden_channels: int, blocks: Sequence[int], growth: float) -> list[int]:
+    """Channels on each level of a U-Net.
+
+    Args:
+        hidden_channels: of the finest level.
+        blocks: number of blocks on each level.
+        growth: factor from one level to the next.
+
+    Raises:
+        ValueError: as ``count_blocks``, or a growth below 1.
+    """
+    count_blocks(hidden_channels, blocks)
+    if not growth >= 1:
+        raise ValueError(f"`growth` (={growth!r}) must be at least 1.")
+    return [round(hidden_channels * growth**level) for level in range(len(blocks))]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.models.checks import level_widths
 from cliffsteer.models.csresnet import CSBlock
 from cliffsteer.nn import MVGELU, Downsample, MVLinear, Upsample
 
@@ -66,11 +66,8 @@ class CSUNet(nn.Module):
         strategy: str = "auto",
     ):
         super().__init__()
-        count_blocks(hidden_channels, blocks)
-        if not growth >= 1:
-            raise ValueError(f"`growth` (={growth!r}) must be at least 1.")
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": padding, "strategy": strategy}
-        widths = [round(hidden_channels * growth**level) for level in range(len(blocks))]
+        widths = level_widths(hidden_channels, blocks, growth)
 
         def level(width: int, count: int) -> nn.Sequential:
             return nn.Sequential(

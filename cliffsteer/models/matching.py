@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cliffsteer.algebra import CliffordAlgebra
+from cliffsteer.cost import count_weights, flops
 from cliffsteer.grid import Grid
 from cliffsteer.models import create, fit_to_grid
-from cliffsteer.models.cost import flops, parameters
 from cliffsteer.suggestions import question
 
 MATCHES = ("params", "flops")
 _WIDEST = 1024
+_TOLERANCE = 0.25
+_HEAVIEST = 2**30  # weights of a network whose operations are counted, which needs their memory
+
+logger = logging.getLogger(__name__)
 
 
 def match_width(
@@ -37,14 +43,14 @@ def match_width(
         name: of the network, a key of `cliffsteer.models.available()`.
         options: its options; ``hidden_channels`` among them is not read.
         target: the other network, or its cost.
-        by: "params", see `cost.parameters`, or "flops" of a forward pass, see `cost.flops`.
+        by: "params", see `cliffsteer.cost.count_weights`, or "flops" of a forward pass, see `cliffsteer.cost.flops`.
         algebra: the algebra of both.
         in_channels: multivectors in, of both.
         out_channels: multivectors out, of both.
         grid: cells along each axis, which "flops" are counted on.
 
     Raises:
-        ValueError: an unknown network, option or ``by``, or a target that no width reaches.
+        ValueError: an unknown network, option or ``by``, or a target that no width comes near: within a quarter.
 
     Example:
         >>> algebra = CliffordAlgebra((1, 1))
@@ -53,17 +59,16 @@ def match_width(
         16
     """
     check_match(by)
-    shape = (1, in_channels, algebra.n_blades, *grid)
-
-    def cost(network: nn.Module) -> int:
-        return parameters(network) if by == "params" else flops(network, shape)
+    task = {"algebra": algebra, "in_channels": in_channels, "out_channels": out_channels, "grid": grid}
 
     @functools.cache
     def at(width: int) -> int:
-        with torch.random.fork_rng(devices=[]):  # what is drawn here must not change what is drawn later
-            return cost(create(name, algebra, in_channels, out_channels, **{**options, "hidden_channels": width}))
+        return _cost(name, {**options, "hidden_channels": width}, by, **task)
 
-    goal = cost(target) if isinstance(target, nn.Module) else target
+    goal = target
+    if isinstance(target, nn.Module):
+        shape = (1, in_channels, algebra.n_blades, *grid)
+        goal = count_weights(target) if by == "params" else flops(target, shape)
     low, high = 0, 1  # at(low) < goal <= at(high)
     while at(high) < goal:
         if high >= _WIDEST:
@@ -75,7 +80,15 @@ def match_width(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if at(middle) < goal else (low, middle)
-    return low if low and goal - at(low) < at(high) - goal else high
+    best = low if low and goal - at(low) < at(high) - goal else high
+    if not abs(at(best) - goal) <= _TOLERANCE * goal:
+        possible = ", ".join(f"{at(width):,} at width {width}" for width in (low, high, high + 1)[not low :])
+        raise ValueError(
+            f"`target` (={goal:,.0f} {by}) is not met within {_TOLERANCE:.0%} by any width of {name!r}, which has"
+            f" {possible}: match another number, or give it other options."
+        )
+    logger.info("%s has width %d: %d %s, %.3g of those asked for.", name, best, at(best), by, at(best) / goal)
+    return best
 
 
 def matched_options(
@@ -108,11 +121,46 @@ def matched_options(
             f"`model.like` (={like!r}) must name the network that `model.match` (={by!r}) is about, as in"
             " {name: csresnet, options: {hidden_channels: 24}}."
         )
-    with torch.random.fork_rng(devices=[]):
-        fitted = fit_to_grid(like.get("options") or {}, grid)
-        target = create(like["name"], algebra, in_channels, out_channels, **fitted)
     task = {"algebra": algebra, "in_channels": in_channels, "out_channels": out_channels, "grid": grid.shape}
+    target = _cost(like["name"], fit_to_grid(like.get("options") or {}, grid), by, **task)
     return options | {"hidden_channels": match_width(model["name"], fit_to_grid(options, grid), target, by, **task)}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Tensors that would hold noise hold nothing instead and take no memory: weights, of networks to be counted."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        options = dict(kwargs or {})
+        if function in (torch.empty, torch.randn):
+            options["device"] = "meta"
+        return function(*args, **options)
+
+
+def _cost(
+    name: str,
+    options: Mapping[str, Any],
+    by: str,
+    *,
+    algebra: CliffordAlgebra,
+    in_channels: int,
+    out_channels: int,
+    grid: Sequence[int],
+) -> int:
+    """What a network would cost."""
+    with _Unfilled():
+        weights = count_weights(create(name, algebra, in_channels, out_channels, **options))
+    if by == "params":
+        return weights
+    if weights > _HEAVIEST:
+        raise ValueError(
+            f"`hidden_channels` (={options.get('hidden_channels')}) gives {name!r} {weights:,} weights, too many to"
+            " count its operations: take fewer, or match='params'."
+        )
+    with torch.random.fork_rng(devices=[]):  # what is drawn here must not change what is drawn later
+        network = create(name, algebra, in_channels, out_channels, **options)
+    return flops(network, (1, in_channels, algebra.n_blades, *grid))
 
 
 def check_match(by: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import repeat_cells
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.models.checks import level_widths
 from cliffsteer.models.plain import Conv, PlainConv, plain_norm
 
 
@@ -89,12 +89,9 @@ class UNet(nn.Module):
         padding: Any = "zeros",
     ):
         super().__init__()
-        count_blocks(hidden_channels, blocks)
-        if not growth >= 1:
-            raise ValueError(f"`growth` (={growth!r}) must be at least 1.")
+        widths = level_widths(hidden_channels, blocks, growth)
         self.n_blades, self.dim, self.factor = algebra.n_blades, algebra.dim, 2 ** (len(blocks) - 1)
         conv = functools.partial(PlainConv, algebra.dim, padding=padding)
-        widths = [round(hidden_channels * growth**level) for level in range(len(blocks))]
         width = widths[0]
         self.stem = conv(in_channels * algebra.n_blades, width, kernel_size)
         skips, down, up = [width], [], []

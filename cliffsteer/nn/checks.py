@@ -17,11 +17,8 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     Raises:
         ValueError: anything else, or a number below ``least``.
     """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
+    number = _index(value)
+    if number is None:
         way_out = ""
         if isinstance(value, (tuple, list)):
             way_out = ", one for all axes"
@@ -31,6 +28,12 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"`{name}` (={number}) must be at least {least}.")
     return number
+
+
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether the value is a whole number, and not below ``least``."""
+    number = _index(value)
+    return number is not None and number >= least
 
 
 def check_algebra(algebra: Any) -> None:
@@ -59,3 +62,13 @@ def check_dtype(module: nn.Module, x: Tensor) -> None:
     name = str(weights).removeprefix("torch.")
     way_out = f"x.to(torch.{name})" if not x.is_complex() else "take real and imaginary part as two channels"
     raise RuntimeError(f"`x` has dtype {x.dtype}, but the weights of {type(module).__name__} {weights}: {way_out}.")
+
+
+def _index(value: Any) -> int | None:
+    """The value as an int, None for what is no whole number, like True."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
