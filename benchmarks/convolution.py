@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import in_process, machine, peak, reset_peak, resident, write_csv
+from measuring import arguments, peak, reset_peak, resident, run_cases
 from torch import Tensor
 
 from cliffsteer import CliffordAlgebra
@@ -71,6 +70,19 @@ class Result:
     speedup: float = float("nan")
     memory_ratio: float = float("nan")
 
+    def compare(self, case: Mapping[str, Result]) -> None:
+        """Ratios to the first runner, the plain convolution."""
+        plain = next(iter(case.values()))
+        self.speedup, self.memory_ratio = plain.total_ms / self.total_ms, self.peak_mb / plain.peak_mb
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case:18s} {self.runner:9s} {self.chosen:9s} forward {self.forward_ms:8.1f} ms"
+            f"  forward+backward {self.total_ms:8.1f} ms ({self.speedup:6.2f}x)"
+            f"  evaluation {self.evaluation_ms:8.1f} ms"
+            f"  peak {self.peak_mb:6.0f} MB ({self.memory_ratio:.2f}x)"
+        )
+
 
 def plain_step(case: Case):
     """Forward of the plain convolution, its input and its kernel."""
@@ -94,7 +106,7 @@ def steerable_step(case: Case, strategy: str):
     return layer, x, list(layer.parameters()), layer.strategy_for(x)
 
 
-def measure(case: Case, runner: str, repeats: int) -> Result:
+def measure(case: Case, runner: str, args: argparse.Namespace) -> Result:
     """Time forward, forward and backward, and a forward in evaluation, and the peak memory of a step."""
     forward, x, parameters, chosen = plain_step(case) if runner == "plain" else steerable_step(case, runner)
 
@@ -119,7 +131,7 @@ def measure(case: Case, runner: str, repeats: int) -> Result:
     def elapsed() -> float:
         return time.perf_counter() - started
 
-    while (len(times) < repeats and elapsed() < 60) or elapsed() < 2:
+    while (len(times) < args.repeats and elapsed() < 60) or elapsed() < 2:
         times.append(step())
     if isinstance(forward, torch.nn.Module):
         forward.eval()
@@ -133,42 +145,5 @@ def measure(case: Case, runner: str, repeats: int) -> Result:
     return Result(case.name, runner, chosen, *best, min(evaluation) * 1e3, used / 1e6)
 
 
-def main() -> None:
-    """Run all cases, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/convolution.csv"))
-    parser.add_argument("--only", nargs="*", help="names of cases")
-    parser.add_argument("--worker", nargs=2, metavar=("CASE", "RUNNER"), help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.worker:
-        case = next(case for case in CASES if case.name == args.worker[0])
-        print(json.dumps(asdict(measure(case, args.worker[1], args.repeats))))
-        return
-    setting, results = machine(args.threads), []
-    print(setting)
-    for case in CASES:
-        if args.only and case.name not in args.only:
-            continue
-        plain: Result | None = None
-        for runner in RUNNERS:
-            worker = ["--worker", case.name, runner, "--threads", args.threads, "--repeats", args.repeats]
-            result = Result(**in_process(__file__, *worker))
-            plain = plain or result
-            result.speedup, result.memory_ratio = plain.total_ms / result.total_ms, result.peak_mb / plain.peak_mb
-            results.append(result)
-            print(
-                f"{result.case:18s} {result.runner:9s} {result.chosen:9s} forward {result.forward_ms:8.1f} ms"
-                f"  forward+backward {result.total_ms:8.1f} ms ({result.speedup:6.2f}x)"
-                f"  evaluation {result.evaluation_ms:8.1f} ms"
-                f"  peak {result.peak_mb:6.0f} MB ({result.memory_ratio:.2f}x)",
-                flush=True,
-            )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out, results, setting)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(__file__, arguments(__doc__, "convolution.csv", 5).parse_args(), CASES, RUNNERS, measure, Result)

@@ -1,7 +1,8 @@
-"""What the benchmarks share: the machine's description, peak memory, entries in processes of their own, CSV."""
+"""What the benchmarks share: command lines, entries in processes of their own, the machine, peak memory, CSV."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -9,14 +10,79 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 _STATUS = Path("/proc/self/status")
+
+
+class Result(Protocol):
+    """What was measured of a runner in a case: a dataclass, whose text is its line of the table."""
+
+    def compare(self, case: Mapping[str, Any]) -> None:
+        """Fill in the ratios to other results of the case, by runner, the first to this one."""
+
+
+def arguments(doc: str, out: str, repeats: int = 3) -> argparse.ArgumentParser:
+    """The command line of a benchmark of cases and runners.
+
+    Args:
+        doc: its docstring.
+        out: name of its file in benchmarks/results.
+        repeats: the default.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results") / out)
+    parser.add_argument("--only", nargs="*", help="names of cases")
+    parser.add_argument("--worker", nargs=2, metavar=("CASE", "RUNNER"), help=argparse.SUPPRESS)
+    return parser
+
+
+def run_cases(
+    script: str,
+    args: argparse.Namespace,
+    cases: Sequence[Any],
+    runners: Sequence[str],
+    measure: Callable[[Any, str, argparse.Namespace], Result],
+    result: type[Result],
+    **setting: str,
+) -> None:
+    """Measure every runner in every case, each in a process of its own; print the table and write it.
+
+    Args:
+        script: file of the benchmark, which is started anew for each of them, with the same options.
+        args: its command line, made by `arguments`.
+        cases: of which ``--only`` names some.
+        runners: in their order.
+        measure: (case, runner, command line) -> result, in that process.
+        result: the class of the results.
+        setting: what is noted beside the machine.
+    """
+    torch.set_num_threads(args.threads)
+    if args.worker:
+        case = next(case for case in cases if case.name == args.worker[0])
+        print(json.dumps(asdict(measure(case, args.worker[1], args))))
+        return
+    setting = machine(args.threads) | setting
+    print(setting)
+    results = []
+    for case in cases:
+        if args.only and case.name not in args.only:
+            continue
+        measured: dict[str, Result] = {}
+        for runner in runners:
+            measured[runner] = result(**in_process(script, *sys.argv[1:], "--worker", case.name, runner))
+            measured[runner].compare(measured)
+            print(measured[runner], flush=True)
+        results += measured.values()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_csv(args.out, results, setting)
 
 
 def resident() -> int:

@@ -21,17 +21,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import in_process, machine, peak, reset_peak, resident, write_csv
+from measuring import arguments, peak, reset_peak, resident, run_cases
 from torch import Tensor, nn
 
 from cliffsteer import CliffordAlgebra
+from cliffsteer.cost import count_weights
 from cliffsteer.models import CSResNet
 from cliffsteer.nn import CliffordSteerableConv
 
@@ -89,6 +89,19 @@ class Result:
     peak_mb: float
     speedup: float = float("nan")
     memory_ratio: float = float("nan")
+
+    def compare(self, case: Mapping[str, Result]) -> None:
+        """Ratios to the first runner."""
+        first = next(iter(case.values()))
+        self.speedup, self.memory_ratio = first.step_ms / self.step_ms, self.peak_mb / first.peak_mb
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case:15s} {self.runner:9s} {self.parameters:9d} parameters"
+            f"  forward {self.forward_ms:8.0f} ms  step {self.step_ms:8.0f} ms ({self.speedup:6.2f}x)"
+            f"  evaluation {self.evaluation_ms:8.0f} ms  kernels {self.kernels_ms:6.1f} ms"
+            f" ({self.kernels_ms / self.step_ms:.1%})  peak {self.peak_mb:6.0f} MB"
+        )
 
 
 def build(case: Case, runner: str) -> nn.Module:
@@ -151,52 +164,20 @@ def measure(case: Case, runner: str, args: argparse.Namespace) -> Result:
             run(x)
             evaluation.append(now() - start)
     best = [min(t) * 1e3 for t in zip(*times, strict=True)]
-    n_parameters = sum(p.numel() for p in network.parameters())
     rest = min(evaluation) * 1e3, min(made, default=0.0) * 1e3, used / 1e6
-    return Result(case.name, runner, n_parameters, *best, *rest)
+    return Result(case.name, runner, count_weights(network), *best, *rest)
 
 
 def main() -> None:
     """Run all cases, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/network.csv"))
-    parser.add_argument("--only", nargs="*", help="names of cases")
+    parser = arguments(__doc__, "network.csv")
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=RUNNERS, help="the first is the ratios' one")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="torch.compile the networks")
     parser.add_argument("--precision", choices=("float32", "bf16"), default="float32")
-    parser.add_argument("--worker", nargs=2, metavar=("CASE", "RUNNER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.worker:
-        case = next(case for case in CASES if case.name == args.worker[0])
-        print(json.dumps(asdict(measure(case, args.worker[1], args))))
-        return
-    setting, results = machine(args.threads), []
-    setting |= {"precision": args.precision, "compiled": str(args.compile)}
-    print(setting)
-    options = ["--threads", args.threads, "--repeats", args.repeats, "--device", args.device]
-    options += ["--precision", args.precision, *(["--compile"] if args.compile else [])]
-    for case in CASES:
-        if args.only and case.name not in args.only:
-            continue
-        free: Result | None = None
-        for runner in args.runners:
-            result = Result(**in_process(__file__, "--worker", case.name, runner, *options))
-            free = free or result
-            result.speedup, result.memory_ratio = free.step_ms / result.step_ms, result.peak_mb / free.peak_mb
-            results.append(result)
-            print(
-                f"{result.case:15s} {result.runner:9s} {result.parameters:9d} parameters"
-                f"  forward {result.forward_ms:8.0f} ms  step {result.step_ms:8.0f} ms ({result.speedup:6.2f}x)"
-                f"  evaluation {result.evaluation_ms:8.0f} ms  kernels {result.kernels_ms:6.1f} ms"
-                f" ({result.kernels_ms / result.step_ms:.1%})  peak {result.peak_mb:6.0f} MB",
-                flush=True,
-            )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out, results, setting)
+    setting = {"precision": args.precision, "compiled": str(args.compile)}
+    run_cases(__file__, args, CASES, args.runners, measure, Result, **setting)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 **Cost**: milliseconds per step and trajectory, from one state to the next and its frame, in float64, at given grids and
 batch sizes.
 
-**Peers**: each problem of ``solver_peers`` is solved by every package at hand on a ladder of steps or grids, from the
+**Peers**: each problem of ``peers`` is solved by every package at hand on a ladder of steps or grids, from the
 same initial data to the same time, and held against one reference. The cost at the same error is that of the cheapest
 rung whose error is at most the problem's target; ``ratio`` is that cost over ours. Missing packages are named as such.
 They are not needed otherwise, so they go into an environment of their own beside this project:
@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from measuring import machine, write_csv
-from solver_peers import Problem, problems
+from peers import Problem, problems
 
 from cliffsteer.solvers import create
 

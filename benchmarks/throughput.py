@@ -16,20 +16,20 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import yaml
-from measuring import in_process, machine, peak, reset_peak, resident, write_csv
+from measuring import arguments, peak, reset_peak, resident, run_cases
 
 from cliffsteer import CliffordAlgebra
+from cliffsteer.cost import count_weights, flops
 from cliffsteer.models import available, create
-from cliffsteer.models.cost import flops, parameters
 from cliffsteer.models.matching import match_width
 
 PEERS = ("resnet", "fno")
@@ -74,6 +74,21 @@ class Result:
     speed_vs_fno: float = float("nan")
     memory_vs_resnet: float = float("nan")
     memory_vs_fno: float = float("nan")
+
+    def compare(self, case: Mapping[str, Result]) -> None:
+        """Ratios to the peers."""
+        for name in PEERS:
+            if peer := case.get(name):
+                setattr(self, f"speed_vs_{name}", self.samples_per_s / peer.samples_per_s)
+                if peer.peak_mb:  # too little to be seen in a small case
+                    setattr(self, f"memory_vs_{name}", self.peak_mb / peer.peak_mb)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.case:5s} {self.model:17s} width {self.width:4d} {self.parameters:9d} parameters"
+            f" {self.gflops:8.3f} Gflop {self.samples_per_s:9.2f} samples/s ({self.speed_vs_resnet:6.2f}x"
+            f" ResNet, {self.speed_vs_fno:6.2f}x FNO)  peak {self.peak_mb:6.0f} MB"
+        )
 
 
 def configured(case: Case, model: str) -> tuple[str, dict[str, Any]]:
@@ -127,50 +142,20 @@ def measure(case: Case, model: str, args: argparse.Namespace) -> Result:
     while len(times) < args.repeats and time.perf_counter() - started < 240:
         times.append(step())
     best = min(times)
-    cost = parameters(network), flops(network.cpu(), (1, *x.shape[1:])) / 1e9
+    cost = count_weights(network), flops(network.cpu(), (1, *x.shape[1:])) / 1e9
     return Result(case.name, model, options["hidden_channels"], *cost, best * 1e3, case.batch / best, used / 1e6)
 
 
 def main() -> None:
     """Run all cases, print the table and write it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, "throughput.csv")
     parser.add_argument("--match", choices=("params", "flops", "none"), default="params")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.csv"))
-    parser.add_argument("--only", nargs="*", help="names of cases")
     parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--worker", nargs=2, metavar=("CASE", "MODEL"), help=argparse.SUPPRESS)
+    parser.set_defaults(only=["2D", "3D", "R12"])
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.worker:
-        case = next(case for case in CASES if case.name == args.worker[0])
-        print(json.dumps(asdict(measure(case, args.worker[1], args))))
-        return
-    setting, results = machine(args.threads) | {"match": args.match}, []
-    print(setting)
-    options = ["--match", args.match, "--threads", args.threads, "--repeats", args.repeats, "--device", args.device]
-    for case in CASES:
-        if case.name not in (args.only or ("2D", "3D", "R12")):
-            continue
-        peers: dict[str, Result] = {}
-        for model in sorted(args.models, key=MODELS.index):
-            result = Result(**in_process(__file__, "--worker", case.name, model, *options))
-            peers |= {model: result} if model in PEERS else {}
-            for name, peer in peers.items():
-                setattr(result, f"speed_vs_{name}", result.samples_per_s / peer.samples_per_s)
-                if peer.peak_mb:  # too little to be seen in a small case
-                    setattr(result, f"memory_vs_{name}", result.peak_mb / peer.peak_mb)
-            results.append(result)
-            print(
-                f"{result.case:5s} {result.model:17s} width {result.width:4d} {result.parameters:9d} parameters"
-                f" {result.gflops:8.3f} Gflop {result.samples_per_s:9.2f} samples/s ({result.speed_vs_resnet:6.2f}x"
-                f" ResNet, {result.speed_vs_fno:6.2f}x FNO)  peak {result.peak_mb:6.0f} MB",
-                flush=True,
-            )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out, results, setting)
+    models = sorted(args.models, key=MODELS.index)
+    run_cases(__file__, args, CASES, models, measure, Result, match=args.match)
 
 
 if __name__ == "__main__":
