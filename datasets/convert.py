@@ -17,10 +17,11 @@ from cliffsteer.datasets.card import CARD, may_write_card, write_card
 from cliffsteer.datasets.files import sha256
 from cliffsteer.datasets.folder import begin, compare_versions, finish, locked, make_folder, require_space, sweep
 from cliffsteer.datasets.foreign import ForeignFile, find_files
-from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, packages, read_manifest
+from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, read_manifest
 from cliffsteer.datasets.mapping import FieldMapping
 from cliffsteer.datasets.progress import progress_bar
 from cliffsteer.datasets.recipe import Recipe, check_file_name, file_name
+from cliffsteer.datasets.software import packages
 from cliffsteer.datasets.windows import TrajectoryDataset
 from cliffsteer.datasets.writer import ShardWriter
 from cliffsteer.suggestions import question

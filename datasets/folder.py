@@ -72,7 +72,7 @@ def begin(root: Path, planned: Manifest) -> Manifest:
 
 def compare_versions(root: Path, manifest: Manifest, planned: Manifest) -> None:
     """Warn when the packages that began a dataset had other versions than those that go on with it."""
-    began, now = ({"cliffsteer": m.software, **m.packages} for m in (manifest, planned))
+    began, now = manifest.versions, planned.versions
     other = [
         f"{name} {began[name]} there, {now[name]} here" for name in began if now.get(name, began[name]) != began[name]
     ]

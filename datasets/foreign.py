@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,3 @@ def same_everywhere(path: Path, name: str, values: np.ndarray) -> float:
     if np.ptp(values) > 1e-6 * np.abs(values).max():
         raise ValueError(f"{path} has trajectories of different {name}: a dataset has one grid and one time step.")
     return float(values[0])
-
-
-Reader = Callable[[Path], Iterator[ForeignFile]]
-"""Opens a file, yields what is in it, one item for each split, and closes it."""

@@ -18,11 +18,12 @@ import cliffsteer
 from cliffsteer import solvers
 from cliffsteer.datasets.card import CARD, may_write_card, write_card
 from cliffsteer.datasets.folder import begin, compare_versions, finish, locked, make_folder, require_space, sweep
-from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, packages, plan_shards
+from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry, check_shard, plan_shards
 from cliffsteer.datasets.pool import LocalPool, Pool
 from cliffsteer.datasets.progress import Show, progress_bar
 from cliffsteer.datasets.recipe import Recipe, plain
 from cliffsteer.datasets.simulate import Job, Outcome, diverged, forget_solvers, make_shard
+from cliffsteer.datasets.software import packages
 from cliffsteer.solvers.registry import solver_options
 
 logger = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def generate(
         logger.info("%s: %d of %d shards are there", root, len(entries) - len(missing), len(entries))
         steps = {entry: len(entry.seeds) * (recipe.frames + recipe.skip) for entry in entries}
         done = sum(steps.values()) - sum(steps[entry] for entry in missing)
-        jobs = [_job(root, manifest, entry, type(solver).__module__, retries) for entry in missing]
+        jobs = [_job(root, manifest, entry, planned.versions, type(solver).__module__, retries) for entry in missing]
         try:
             with progress_bar(
                 progress and bool(missing), f"generate {recipe.solver}", done, sum(steps.values())
@@ -157,10 +158,10 @@ def _described(name: str, value: Any) -> Any:
         return repr(value)
 
 
-def _job(root: Path, manifest: Manifest, entry: ShardEntry, module: str, retries: int) -> Job:
+def _job(root: Path, manifest: Manifest, entry: ShardEntry, versions: dict[str, str], module: str, retries: int) -> Job:
     """The job of one shard; it carries no other shard's seeds, which would make it long."""
     alone = replace(manifest, shards={entry.file.partition("/")[0]: (entry,)}, failures={})
-    return Job(root.absolute(), alone, entry, module, retries)
+    return Job(root.absolute(), alone, entry, versions, module, retries)
 
 
 def _cost(manifest: Manifest, outcomes: Sequence[Outcome]) -> tuple[float, int] | None:

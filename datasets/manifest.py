@@ -10,11 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import cliffsteer
 from cliffsteer.datasets.files import sha256, write_bytes
@@ -23,8 +20,6 @@ from cliffsteer.datasets.recipe import Recipe, differences, trajectory_seed
 from cliffsteer.datasets.shard import Shard
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.base import Solver
-from cliffsteer.solvers.registry import GROUP
 
 FILE = "dataset.json"
 
@@ -91,6 +86,11 @@ class Manifest:
     def complete(self) -> bool:
         """Whether generation has ended."""
         return all(entry.sha256 for entries in self.shards.values() for entry in entries)
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of cliffsteer and of the packages that began it, by name."""
+        return {"cliffsteer": self.software, **self.packages}
 
     @property
     def start(self) -> float:
@@ -168,15 +168,6 @@ def plan_shards(recipe: Recipe) -> dict[str, tuple[ShardEntry, ...]]:
         seeds = tuple(trajectory_seed(recipe.seed, split, i) for i in which)
         shards[split].append(ShardEntry(f"{split}/shard_{number:05d}.hdf5", (which.start, which.stop), seeds))
     return {split: tuple(entries) for split, entries in shards.items()}
-
-
-def packages(solver: Solver | None = None) -> dict[str, str]:
-    """Versions of torch and, for a solver of another package, of what that is installed from, by name."""
-    found = {"torch": str(torch.__version__)}
-    if solver is not None and type(solver).__module__.partition(".")[0] != "cliffsteer":
-        points = entry_points(group=GROUP, name=solver.name)
-        found |= {point.dist.name: point.dist.version for point in points if point.dist}
-    return found
 
 
 def read_manifest(root: str | Path) -> Manifest:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
+from cliffsteer.overrides import written
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -94,7 +96,7 @@ def trajectory_seed(seed: int, split: str, trajectory: int, attempt: int = 0) ->
 def recipe_overrides(recipe: Recipe) -> list[str]:
     """Overrides of ``cliffsteer generate`` that give a recipe, whatever the defaults are."""
     numbers = [f"{name}={getattr(recipe, name)}" for name in ("frames", "every", "skip", "batch", "seed")]
-    options = [f"++solver.{name}={_override(value)}" for name, value in recipe.options.items()]
+    options = [f"++solver.{name}={written(value)}" for name, value in recipe.options.items()]
     splits = [f"++splits.{name}={count}" for name, count in recipe.splits.items()]
     return ["~recipe", f"solver={recipe.solver}", *options, *splits, *numbers]
 
@@ -119,15 +121,6 @@ def canonical_json(value: Any) -> str:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _override(value: Any) -> str:
-    """A JSON value in the grammar of Hydra's overrides."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_override(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_override, value)) + "]"
-    return json.dumps(value)
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

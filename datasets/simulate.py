@@ -24,6 +24,7 @@ from cliffsteer import solvers
 from cliffsteer.datasets.manifest import FILE, Manifest, ShardEntry
 from cliffsteer.datasets.pool import Tick
 from cliffsteer.datasets.recipe import Recipe, trajectory_seed
+from cliffsteer.datasets.software import check_versions
 from cliffsteer.datasets.writer import ShardWriter
 
 
@@ -35,6 +36,7 @@ class Job:
         root: folder of the dataset.
         manifest: what the dataset is; of its shards only this one is needed.
         entry: the shard.
+        versions: of the software of the process that asks for it, by name.
         module: the module that registers the solver.
         retries: seeds tried for a trajectory after its first one diverged.
     """
@@ -42,6 +44,7 @@ class Job:
     root: Path
     manifest: Manifest
     entry: ShardEntry
+    versions: Mapping[str, str]
     module: str
     retries: int
 
@@ -85,7 +88,7 @@ def make_shard(job: Job, tick: Tick) -> Outcome:
 
     Raises:
         ValueError: the solver refuses its options or the initial state, or this process does not see the dataset's
-            folder.
+            folder or has other versions of what decides the bytes.
         RuntimeError: the solver raised anything else.
         OSError: no space left.
     """
@@ -93,6 +96,7 @@ def make_shard(job: Job, tick: Tick) -> Outcome:
         raise ValueError(f"`out` (={job.root}) is not there for a worker: it must be a folder that all workers share.")
     recipe, entry, began = job.manifest.recipe, job.entry, time.perf_counter()
     split, solver = entry.file.partition("/")[0], _solver(job.manifest.recipe, job.module)
+    check_versions(job.versions, solver)
     seeds = [trajectory_seed(recipe.seed, split, i) for i in range(*entry.trajectories)]
     replaced: list[dict[str, Any]] = []
     while True:

@@ -64,10 +64,12 @@ class Solver(ABC):
         grid: the cell-centred grid of its frames.
         dt: time between states, in seconds unless the system says otherwise.
         history: frames that ``step`` reads, 1.
+        packages: distributions that it computes with, besides torch; datasets record their versions.
     """
 
     name: ClassVar[str]
     history: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ()
     spec: FieldSpec
     grid: Grid
     dt: float

@@ -49,6 +49,7 @@ class SmokePhiFlow(Smoke):
     """
 
     name: ClassVar[str] = "smoke_phiflow"
+    packages: ClassVar[tuple[str, ...]] = ("phiflow",)
     way_out: ClassVar[str] = ", or the native solver 'smoke', whose projection is exact"
 
     def __init__(self, tolerance: float = 1e-10, **options: Any):

@@ -72,10 +72,10 @@ def test_closing_the_results_stops_the_other_jobs(scheduler):
     assert sorted(total for _, total in again) == [1, 2, 3]
 
 
-def test_other_software_on_a_worker_is_refused(scheduler, monkeypatch):
+def test_other_software_on_a_worker_is_refused(scheduler, recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("cliffsteer.__version__", "0.0.1")
     with pytest.raises(ValueError, match=r"worker on .* has cliffsteer .* but this process has cliffsteer 0\.0\.1 and"):
-        list(DaskPool(scheduler=scheduler[0]).map_shards(count_slowly, [1], lambda done: None))
+        generate(recipe, tmp_path / "d", progress=False, pool=DaskPool(scheduler=scheduler[0]))
 
 
 def test_a_killed_worker_costs_no_shard(scheduler, tmp_path, unbroken):

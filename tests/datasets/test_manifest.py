@@ -8,9 +8,12 @@ import torch
 from advected_heat import AdvectedHeat
 from omegaconf import OmegaConf
 
+import cliffsteer
 from cliffsteer.commands.verify import run
 from cliffsteer.datasets import Recipe, generate, read_manifest, verify
-from cliffsteer.datasets.manifest import Manifest, packages, plan_shards
+from cliffsteer.datasets.manifest import Manifest, plan_shards
+from cliffsteer.datasets.software import check_versions, packages
+from cliffsteer.solvers import create
 
 
 def flip(path, position):
@@ -35,11 +38,20 @@ def test_versions_are_those_of_torch_and_of_what_a_plugin_is_installed_from(fini
     (folder / "entry_points.txt").write_text("[cliffsteer.solvers]\nadvected_heat = advected_heat:AdvectedHeat\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert packages(AdvectedHeat()) == {"torch": version("torch"), "heat-plugin": "1.5"}
+    assert packages(create("smoke_phiflow", resolution=8)) == {"torch": version("torch"), "phiflow": version("phiflow")}
     data = json.loads((dataset / "dataset.json").read_text())
     del data["packages"]  # an older manifest
     (dataset / "dataset.json").write_text(json.dumps(data))
     assert verify(dataset) == []
     assert read_manifest(dataset) == replace(read_manifest(finished), packages={})
+
+
+def test_other_versions_of_what_the_solver_computes_with_are_refused():
+    solver = create("smoke_phiflow", resolution=8)
+    expected = {"cliffsteer": cliffsteer.__version__, **packages(solver)}
+    check_versions(expected, solver)
+    with pytest.raises(ValueError, match=r"has cliffsteer .* and phiflow .*, but this process .* and phiflow 1\.0:"):
+        check_versions(expected | {"phiflow": "1.0"}, solver)
 
 
 def test_options_that_a_solver_inherits_have_their_defaults_too(tmp_path):
