@@ -70,7 +70,6 @@ class CliffordAlgebra:
         self.grades = tuple(len(blade) for blade in self.blades)
         self.blade_names = tuple("e" + "".join(str(i + 1) for i in b) if b else "1" for b in self.blades)
         self.blade_squares = tuple(math.prod(self.signature[i] for i in blade) for blade in self.blades)
-        self._index = {blade: i for i, blade in enumerate(self.blades)}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CliffordAlgebra) and self.signature == other.signature
@@ -101,10 +100,6 @@ class CliffordAlgebra:
         """Grade triples (left, out, right) that the geometric product connects, in lexicographic order."""
         grades = self.grades
         return tuple(sorted({(grades[i], grades[j], grades[k]) for i, j, k in np.argwhere(_cayley(self.signature))}))
-
-    def blade_index(self, blade: Sequence[int]) -> int:
-        """Position of the blade with these (increasing, zero-based) basis vectors."""
-        return self._index[tuple(blade)]
 
     def grade_slice(self, grade: int) -> slice:
         """The blades of one grade, contiguous in blade order.

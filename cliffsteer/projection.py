@@ -7,6 +7,7 @@ behind a network; ``Projected`` puts it behind every step of a Stepper.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -18,8 +19,8 @@ from cliffsteer.grid import Grid, check_grid_shape
 from cliffsteer.stepper import Parameters, Stepper
 
 
-class Projection(nn.Module):
-    """Frames to the closest admissible frames.
+class Projection(nn.Module, ABC):
+    """Frames to the closest admissible frames; a subclass implements ``project``.
 
     Args:
         spec: the fields.
@@ -55,9 +56,9 @@ class Projection(nn.Module):
         projected = self.project(frames[:, :, start:stop], None if before is None else before[:, -1:, start:stop])
         return torch.cat([frames[:, :, :start], projected, frames[:, :, stop:]], 2)
 
+    @abstractmethod
     def project(self, values: Tensor, before: Tensor | None) -> Tensor:
         """The same for the field alone, shape (batch, time, component, *grid)."""
-        raise NotImplementedError
 
     def extra_repr(self) -> str:
         """The field."""

@@ -17,6 +17,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from cliffsteer.solvers.base import UnstableError
+from cliffsteer.solvers.spectral_grid import SpectralGrid
+
+COURANT = 2.8
+"""Largest stable Σᵢ|uᵢ| k_max Δt: where fourth-order Runge-Kutta methods end on the imaginary axis."""
 _TERMS = 20
 
 
@@ -80,3 +85,29 @@ class ETDRK4:
         n_b = nonlinear(decayed + q * n_a)
         n_c = nonlinear(half * a + q * (2 * n_b - n_u))
         return full * u + f1 * n_u + f2 * (n_a + n_b) + f3 * n_c
+
+
+def check_courant(velocity: Tensor, spectral: SpectralGrid, dt: float, substeps: int) -> None:
+    """Refuse flows that the method, in ``substeps`` steps, would carry further than it is stable.
+
+    Args:
+        velocity: (batch, axis, *grid), in m/s.
+        spectral: the waves that are kept.
+        dt: time of all substeps, in s.
+        substeps: their number.
+
+    Raises:
+        UnstableError: which trajectories are too fast, or not finite, and the substeps that would do.
+    """
+    u = velocity.detach()
+    highest = [2 * math.pi * m / length for m, length in zip(spectral.highest, spectral.grid.extent, strict=True)]
+    rates = sum(u[:, i].abs() * k for i, k in enumerate(highest)).flatten(1).amax(1) * dt
+    fits = rates <= COURANT * substeps  # False for NaN
+    if not bool(fits.all()):
+        rate = float(rates.max())
+        raise UnstableError(
+            f"`substeps` (={substeps}) is unstable with `dt` (={dt:g} s) and velocities of"
+            f" {float(u.norm(dim=1).max()):.3g} m/s: Σ|uᵢ|·k_max·dt/substeps = {rate / substeps:.3g} must not"
+            f" exceed {COURANT}" + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else "."),
+            ~fits,
+        )

@@ -40,7 +40,7 @@ from torch import Tensor
 from cliffsteer.fields import Field, FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.solvers.base import Solver, State, UnstableError
-from cliffsteer.solvers.exponential import ETDRK4
+from cliffsteer.solvers.exponential import ETDRK4, check_courant
 from cliffsteer.solvers.inertia_gravity import WaveModes
 from cliffsteer.solvers.noise import smooth_noise
 from cliffsteer.solvers.options import draw, number, require_values, value_or_range, whole
@@ -50,8 +50,6 @@ from cliffsteer.stepper import Parameters
 
 CORIOLIS = 1e-4
 GRAVITY = 9.81
-COURANT = 2.8
-"""Largest stable Σᵢ|uᵢ| k_max Δt: where fourth-order Runge-Kutta methods end on the imaginary axis."""
 
 
 @register("shallow_water")
@@ -163,7 +161,7 @@ class ShallowWater(Solver):
         require_values("coriolis", coriolis, "1/s")
         require_values("gravity", gravity, "m/s²", above=0)
         self._require_covered("height", height)
-        self._check_courant(velocity)
+        check_courant(velocity, self.spectral, self.dt, self.substeps)
         depth = height.mean((1, 2))
         modes = WaveModes(self.spectral, coriolis[:, 0], gravity[:, 0], depth)
         damping = self.damping * (self.spectral.squares(height.device) / self._k_max**2).square()
@@ -244,17 +242,4 @@ class ShallowWater(Solver):
                 f"`{name}` gives heights down to {float(height.min()):.4g} m: shallow water must cover the bottom"
                 " everywhere; take a larger `depth`, or less `speed` and `bump`.",
                 ~covered,
-            )
-
-    def _check_courant(self, velocity: Tensor) -> None:
-        speeds = velocity.detach().abs().sum(1).flatten(1).amax(1)
-        fits = speeds * self._k_max * self.dt <= COURANT * self.substeps  # False for NaN
-        if not bool(fits.all()):
-            fastest = float(speeds.max())
-            rate = fastest * self._k_max * self.dt
-            raise UnstableError(
-                f"`substeps` (={self.substeps}) is unstable with `dt` (={self.dt:g} s) and velocities of"
-                f" {fastest:.3g} m/s: Σ|uᵢ|·k_max·dt/substeps = {rate / self.substeps:.3g} must not exceed {COURANT}"
-                + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else "."),
-                ~fits,
             )

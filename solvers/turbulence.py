@@ -44,8 +44,8 @@ from torch import Tensor
 
 from cliffsteer.fields import Field, FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.base import Solver, State, UnstableError
-from cliffsteer.solvers.exponential import ETDRK4
+from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.exponential import ETDRK4, check_courant
 from cliffsteer.solvers.noise import smooth_noise
 from cliffsteer.solvers.options import choice, draw, number, require_values, value_or_range, whole
 from cliffsteer.solvers.registry import register
@@ -54,8 +54,6 @@ from cliffsteer.stepper import Parameters
 
 VISCOSITY = DIFFUSIVITY = 0.002
 FORCE, FORCE_WAVES, DRAG = 0.3, 4, 0.1
-COURANT = 2.8
-"""Largest stable Σᵢ|uᵢ| k_max Δt: where fourth-order Runge-Kutta methods end on the imaginary axis."""
 
 
 @register("turbulence")
@@ -171,7 +169,7 @@ class Turbulence(Solver):
         """
         if not len(state.values["scalar"]):  # no trajectory, nothing to move
             return state
-        self._check_courant(state.values["velocity"])
+        check_courant(state.values["velocity"], self.spectral, self.dt, self.substeps)
         integrator = self._integrator(state.parameters)
         force = self._force(state.parameters) if self.forced else None
         c = self.spectral.forward(torch.cat([state.values["scalar"][:, None], state.values["velocity"]], 1))
@@ -244,20 +242,6 @@ class Turbulence(Solver):
         return self.spectral.project(self.spectral.forward(_spread(amplitude, self.grid.dim) * phase.sin()[:, None]))
 
     # --------------------------------------------------------------------------------------------------- private
-
-    def _check_courant(self, u: Tensor) -> None:
-        u = u.detach()
-        highest = [2 * math.pi * m / length for m, length in zip(self.spectral.highest, self.grid.extent, strict=True)]
-        rates = sum(u[:, i].abs() * k for i, k in enumerate(highest)).flatten(1).amax(1) * self.dt
-        fits = rates <= COURANT * self.substeps  # False for NaN
-        if not bool(fits.all()):
-            rate = float(rates.max())
-            raise UnstableError(
-                f"`substeps` (={self.substeps}) is unstable with `dt` (={self.dt:g} s) and velocities of"
-                f" {float(u.norm(dim=1).max()):.3g} m/s: Σ|uᵢ|·k_max·dt/substeps = {rate / self.substeps:.3g} must not"
-                f" exceed {COURANT}" + (f"; take `substeps` >= {math.ceil(rate / COURANT)}." if rate < 1e6 else "."),
-                ~fits,
-            )
 
     def _state(self, x: Tensor, parameters: dict[str, Tensor]) -> State:
         return State({"scalar": x[:, 0], "velocity": x[:, 1:]}, parameters)

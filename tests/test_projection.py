@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cliffsteer import Field, FieldSpec, Grid, Stepper
-from cliffsteer.projection import CurlFree, DivergenceFree, Positive, PreserveMean, Projected
+from cliffsteer.projection import CurlFree, DivergenceFree, Positive, PreserveMean, Projected, Projection
 from cliffsteer.solvers import create
 from cliffsteer.testing import assert_equivariant
 
@@ -168,6 +168,8 @@ def test_a_projected_stepper_is_a_stepper():
 
 def test_what_cannot_be_projected_is_refused():
     spec, grid = SPECS[2], Grid((6, 6))
+    with pytest.raises(TypeError, match=r"abstract .*project"):
+        Projection(spec, "velocity")
     with pytest.raises(ValueError, match="No field 'speed'"):
         DivergenceFree(spec, grid, "speed")
     with pytest.raises(ValueError, match=r"`grid` has boundary .*open.*: face velocities need walls"):
