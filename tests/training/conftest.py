@@ -1,11 +1,21 @@
 """A small smoke dataset, simulated once, and a training run that takes a second on it."""
 
+import json
 from pathlib import Path
 
 import pytest
+from training_runs import weights
 
 from cliffsteer.datasets import Recipe, generate
-from cliffsteer.training import DataConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig, TrainerConfig
+from cliffsteer.training import (
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    TrainerConfig,
+    train,
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +43,17 @@ def small(root):
         return config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def unbroken(root, tmp_path_factory):
+    """The weights of a run of `small` that nothing interrupts."""
+    runs = {}
+
+    def get(config):
+        key = json.dumps(config.to_dict())
+        if key not in runs:
+            runs[key] = weights(train(config, tmp_path_factory.mktemp("unbroken") / "run"))
+        return runs[key]
+
+    return get
