@@ -11,6 +11,24 @@ from typing import Any
 _WORD = re.compile(r"(?!(null|true|false|nan|inf)$)(\.{0,2}/|[a-z_])[\w./:+-]*", re.ASCII | re.IGNORECASE)
 
 
+_OPEN = re.compile(r"[\w.]+=\s*\{|(loss\.weights|model\.like|(model\.options\.)?kernel_options|splits)\.")
+
+
+def opened(word: str) -> str:
+    """An override that may add keys to the mappings that are open; Hydra refuses those that their default lacks.
+
+    Example:
+        >>> opened("loss.weights.density=100"), opened("loss.unroll=3")
+        ('++loss.weights.density=100', 'loss.unroll=3')
+    """
+    return f"++{word}" if _OPEN.match(word) else word
+
+
+def as_typed(word: str) -> str:
+    """What `opened` was given."""
+    return word[2:] if word.startswith("++") and _OPEN.match(word, 2) else word
+
+
 def override(key: str, value: Any) -> str:
     """``key=value``, where text that cannot be taken for anything else stays as it is.
 

@@ -20,6 +20,7 @@ from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.loop import PLAIN, REPLACED, run_loops
 from cliffsteer.commands.runs import load_surrogate, open_split, read_entry
 from cliffsteer.commands.stages import Stage, run_stages
+from cliffsteer.overrides import override
 from cliffsteer.report import Loop, write_report
 from cliffsteer.storage import replacing_file
 
@@ -40,13 +41,18 @@ def run(config: DictConfig) -> None:
         raise UsageError(f"`train` names a network {clash.pop()!r}, which is the name of another stage.")
     data, loops, page = out / "data", out / "loop.json", out / "report.html"
     progress = f"progress={str(config.progress).lower()}"
-    where = [f"out={data}", f"workers={config.workers}", progress]
+    where = [override("out", data), f"workers={config.workers}", progress]
     calls = [_Call("data", generate, [*config.generate, *where], data)]
     for name in names:
-        where = [f"data.root={data}", f"name={name}", f"out={out / name}", f"trainer.{progress}"]
+        where = [
+            override("data.root", data),
+            override("name", name),
+            override("out", out / name),
+            f"trainer.{progress}",
+        ]
         calls.append(_Call(f"train {name}", train, [*config.train[name], *where], out / name, ("data",)))
     for name in names:
-        where = [f"run={out / name}", f"steps={config.steps}", "report=false"]  # one page tells of all
+        where = [override("run", out / name), f"steps={config.steps}", "report=false"]  # one page tells of all
         metrics = out / name / "metrics.json"
         calls.append(_Call(f"evaluate {name}", evaluate, where, metrics, (f"train {name}",)))
     stages = [call.stage(config.expected) for call in calls]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from cliffsteer.overrides import as_typed
+
 
 def output_folder(config: DictConfig) -> Path:
     """The folder to write to: ``config.out``, in a sweep with the swept values of the job appended."""
@@ -17,7 +19,8 @@ def output_folder(config: DictConfig) -> Path:
 
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return Path(config.out)
-    suffix = re.sub(r"[^\w.=,-]+", "-", HydraConfig.get().job.override_dirname)
+    swept = re.sub(r"(^|,)\++", r"\1", HydraConfig.get().job.override_dirname)
+    suffix = re.sub(r"[^\w.=,-]+", "-", swept)
     return Path(f"{config.out}-{suffix}" if suffix else config.out)
 
 
@@ -26,7 +29,7 @@ def given_overrides() -> list[str]:
     from hydra.core.hydra_config import HydraConfig
 
     words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    return [re.sub(r"^\+\+(?=[\w.]+=\s*\{)", "", word) for word in words]
+    return [as_typed(word) for word in words]
 
 
 def name_swept_values(overrides: Sequence[str]) -> str:
