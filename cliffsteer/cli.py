@@ -13,7 +13,6 @@ import importlib
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -32,6 +31,7 @@ VERBS = {
     "evaluate": "measure a trained run on held-out trajectories",
     "rollout": "roll a trained run out, alone or coupled to its solver",
     "calibrate": "set the thresholds of a run's guards on held-out data",
+    "correct": "train a correction of a coarse solver inside its loop",
     "tradeoff": "measure error against time of the solver, a run and its couplings",
     "report": "write a page about evaluated runs",
     "compare": "table and plots of many runs: `compare runs/*`",
@@ -181,6 +181,7 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
     from hydra._internal.utils import get_args_parser
 
     from cliffsteer.commands.errors import UsageError
+    from cliffsteer.overrides import opened
     from cliffsteer.suggestions import suggestion
 
     parser = get_args_parser()
@@ -210,8 +211,7 @@ def _parse(verb: str, arguments: list[str]) -> tuple[Namespace, list[str]]:
         runs = [word for word in overrides if os.path.isdir(word) or not ("=" in word or word.startswith(("+", "~")))]
         overrides = [word for word in overrides if word not in runs]
         overrides += [f"runs={json.dumps(runs, ensure_ascii=False)}"] if runs else []
-    # Hydra refuses keys of a mapping that its default lacks; the dataclasses know which mappings are open.
-    overrides = [f"++{word}" if re.match(r"[\w.]+=\s*\{", word) else word for word in overrides]
+    overrides = [opened(word) for word in overrides]
     return parser.parse_args([*overrides, *options]), [*overrides, *options]
 
 

@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from cliffsteer import solvers
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, solver_of
-from cliffsteer.coupling import Alternate, Guarded, load_guards
+from cliffsteer.coupling import Alternate, CoarseToFine, Correct, Guarded, Predictor, Repeated, load_guards
 from cliffsteer.coupling.calibration import create_guard
 from cliffsteer.coupling.guards import Guard
 from cliffsteer.datasets import TrajectoryDataset
+from cliffsteer.projection import DivergenceFree
 from cliffsteer.solvers.base import Solver
 from cliffsteer.stepper import Stepper
 from cliffsteer.suggestions import suggestion
@@ -22,8 +23,16 @@ from cliffsteer.surrogate import Surrogate
 
 FILE = "guards.json"
 """Where the guards of a run are, in its folder."""
+NATIVE = {"smoke_phiflow": ("smoke", ("tolerance",))}
+"""Solvers that stand for a faster one of the same equations, and the options that it lacks."""
+ITERATIVE = {"smoke": "smoke_phiflow", "smoke_phiflow": "smoke_phiflow", "smoke_scene": "smoke_scene"}
+"""Solvers whose equations one with an iterative pressure solve has as well."""
 SHORT = 1 / 64
 """Time step of the solver that measures residuals, over its own."""
+
+
+def _alternate(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Alternate:
+    return Alternate(solver_of(trajectories), surrogate, config.solver_steps, config.surrogate_steps)
 
 
 def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Guarded:
@@ -31,12 +40,41 @@ def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Dict
     return Guarded(solver_of(trajectories), surrogate, guards, config.hand_back)
 
 
+def _correct(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Correct:
+    if config.correction is not None:
+        correction = load_surrogate(config.correction, config.device)
+    elif is_correction(surrogate):
+        correction = surrogate
+    else:
+        raise UsageError(
+            "`correction` is missing: the coupling 'correct' needs the folder of a correction; `cliffsteer correct`"
+            " trains one."
+        )
+    told = (correction.training_config or {}).get("correction")
+    if told is None:
+        return Correct(_at(trajectories, correction.grid.shape[0]), correction)
+    solver = solvers.create(told["solver"]["name"], **told["solver"]["options"])
+    return Correct(with_frame_step(solver, told["every"]), correction)
+
+
+def _coarse_to_fine(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> CoarseToFine:
+    fine = _at(trajectories, config.fine or 2 * surrogate.grid.shape[0])
+    closed = not any(side == "open" for sides in fine.grid.boundary for side in sides)
+    law = [DivergenceFree(fine.spec, fine.grid)] if "velocity" in fine.spec.slots and closed else []
+    return CoarseToFine(fine, surrogate, config.surrogate_steps, config.solver_steps, law)
+
+
+def _predictor(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Predictor:
+    return Predictor(iterative_solver(trajectories), surrogate)
+
+
 COUPLINGS: dict[str, Callable[[Surrogate, TrajectoryDataset, DictConfig], Stepper]] = {
     "replace": lambda surrogate, trajectories, config: surrogate,
-    "alternate": lambda surrogate, trajectories, config: Alternate(
-        solver_of(trajectories), surrogate, config.solver_steps, config.surrogate_steps
-    ),
+    "alternate": _alternate,
     "guarded": _guarded,
+    "correct": _correct,
+    "coarse_to_fine": _coarse_to_fine,
+    "predictor": _predictor,
 }
 """Ways to put a surrogate into the place of its solver, by name."""
 
@@ -47,12 +85,61 @@ def create_coupling(
     """A coupling by name; ``config`` has the keys of ``cliffsteer rollout`` that it reads.
 
     Raises:
-        UsageError: an unknown name; ``key`` is what it was given as.
+        UsageError: an unknown name (``key`` is what it was given as), or what the coupling needs is missing.
     """
-    if name not in COUPLINGS:
-        hint = suggestion(name, COUPLINGS) or ";"
-        raise UsageError(f"`{key}` (={name!r}) is unknown{hint} couplings: {', '.join(COUPLINGS)}.")
+    check_names([name], key)
+    if is_correction(surrogate) and name != "correct":
+        raise UsageError(f"`run` (={config.run}) holds a correction of a solver, which steps with {key}=correct only.")
     return COUPLINGS[name](surrogate, trajectories, config)
+
+
+def check_names(names: Sequence[str], key: str) -> None:
+    """Raise a UsageError for a coupling that does not exist."""
+    for name in names:
+        if name not in COUPLINGS:
+            hint = suggestion(name, COUPLINGS) or ";"
+            raise UsageError(f"`{key}` (={name!r}) is unknown{hint} couplings: {', '.join(COUPLINGS)}.")
+
+
+def is_correction(surrogate: Surrogate) -> bool:
+    """Whether a surrogate is what `cliffsteer correct` trained, which takes no time by itself."""
+    return "correction" in (surrogate.training_config or {})
+
+
+def native_solver(trajectories: TrajectoryDataset, resolution: int, options: Mapping[str, Any] | None = None) -> Solver:
+    """The native solver of a dataset's equations at another resolution, and with other options where given."""
+    recipe = trajectories.manifest.recipe
+    name, dropped = NATIVE.get(recipe.solver, (recipe.solver, ()))
+    kept = {key: value for key, value in recipe.options.items() if key not in dropped}
+    return solvers.create(name, **{**kept, "resolution": int(resolution), **(options or {})})
+
+
+def iterative_solver(trajectories: TrajectoryDataset) -> Solver:
+    """PhiFlow's solver of a dataset's equations, whose pressure solve is iterative.
+
+    Raises:
+        UsageError: there is none, or frames are several of its steps apart.
+    """
+    recipe = trajectories.manifest.recipe
+    if recipe.solver not in ITERATIVE:
+        raise UsageError(
+            f"The coupling 'predictor' starts an iterative pressure solve, which {recipe.solver!r} has none of: it goes"
+            f" with datasets of {', '.join(ITERATIVE)}."
+        )
+    if recipe.every != 1:
+        raise UsageError(
+            f"The coupling 'predictor' makes a frame in one step, but the dataset has every={recipe.every}."
+        )
+    return solvers.create(ITERATIVE[recipe.solver], **recipe.options)
+
+
+def with_frame_step(solver: Solver, every: int) -> Stepper:
+    """A solver with the time step of frames that are ``every`` of its steps apart."""
+    return solver if every == 1 else Repeated(solver, every)
+
+
+def _at(trajectories: TrajectoryDataset, resolution: int) -> Stepper:
+    return with_frame_step(native_solver(trajectories, resolution), trajectories.manifest.recipe.every)
 
 
 def make_guards(

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import platform
+import statistics
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
-from cliffsteer import solvers
-from cliffsteer.commands.couplings import COUPLINGS, create_coupling
+from cliffsteer.commands.couplings import check_names, create_coupling, native_solver
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import load_surrogate, open_split
-from cliffsteer.coupling import CoarseToFine, Correct, Repeated
-from cliffsteer.coupling.tradeoff import Problem, verdict, with_speedups
+from cliffsteer.coupling import Correct, Guarded, Predictor
+from cliffsteer.coupling.tradeoff import Point, Problem, gap_closed, verdict, with_speedups
 from cliffsteer.coupling.tradeoff_page import write_tradeoff
-from cliffsteer.datasets import TrajectoryDataset
-from cliffsteer.projection import DivergenceFree
-from cliffsteer.solvers.base import Solver
 from cliffsteer.stepper import Stepper
-from cliffsteer.suggestions import suggestion
-from cliffsteer.surrogate import Surrogate
 
-NATIVE = {"smoke_phiflow": ("smoke", ("tolerance",))}
-"""Solvers that stand for a faster one of the same equations, and the options that it lacks."""
-FURTHER = ("coarse_to_fine", "correct")
+UNCORRECTED = "solver of correct, alone"
 
 
 def run(config: DictConfig) -> None:
@@ -38,13 +34,7 @@ def run(config: DictConfig) -> None:
     for name in ("steps", "trajectories", "repeats"):
         if config[name] < 1:
             raise UsageError(f"`{name}` (={config[name]}) must be at least 1.")
-    for name in config.couplings:
-        if name not in (*COUPLINGS, *FURTHER):
-            known = (*COUPLINGS, *FURTHER)
-            hint = suggestion(name, known) or ";"
-            raise UsageError(f"`couplings` (={name!r}) is unknown{hint} couplings: {', '.join(known)}.")
-    if "correct" in config.couplings and config.correction is None:
-        raise UsageError("`correction` is missing: the coupling 'correct' needs the folder of a trained correction.")
+    check_names(config.couplings, "couplings")
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)
     cells = surrogate.grid.shape[0]
@@ -52,55 +42,42 @@ def run(config: DictConfig) -> None:
     finest = config.reference or 2 * max(*resolutions, cells)
     if finest <= max(resolutions):
         raise UsageError(f"`reference` (={finest}) must be finer than all `resolutions` ({resolutions}).")
-    steppers = {name: _coupling(name, surrogate, trajectories, config) for name in config.couplings}
+    steppers = {name: create_coupling(name, surrogate, trajectories, config, "couplings") for name in config.couplings}
     before = max([surrogate.history, *(stepper.history for stepper in steppers.values())])
     problem = Problem(
-        _solver(trajectories, finest),
+        native_solver(trajectories, finest),
         surrogate.grid,
         trajectories.seeds[: config.trajectories],
         trajectories.manifest.recipe.every,
         before,
         config.steps,
         config.repeats,
+        trajectories.manifest.recipe.skip,
     )
-    points = [problem.solver(_solver(trajectories, n), f"solver, {n} cells") for n in sorted(resolutions)]
+    facts = _facts(config, problem)
+    points = [problem.solver(native_solver(trajectories, n), f"solver, {n} cells") for n in sorted(resolutions)]
     for name, stepper in steppers.items():
-        points.append(problem.stepper(stepper, name, "surrogate" if name == "replace" else "coupling"))
+        with _unlogged():
+            points.append(problem.stepper(stepper, name, "surrogate" if name == "replace" else "coupling"))
+        facts |= _told(name, stepper)
+        if isinstance(stepper, Correct):
+            solver = getattr(stepper.solver, "stepper", stepper.solver)  # without the loop over its steps of a frame
+            points.append(problem.solver(solver, UNCORRECTED))
+        if isinstance(stepper, Predictor):
+            alone = Predictor(stepper.solver, None)
+            points.append(problem.stepper(alone, "PhiFlow alone", "peer"))
+            facts |= _told("PhiFlow alone", alone)
     points = with_speedups(points)
-    page = write_tradeoff(output_folder(config), points, _facts(config, problem), f"Error and cost: {config.run}")
+    if "correct" in steppers:
+        facts |= _gap(points)
+    page = write_tradeoff(output_folder(config), points, facts, f"Error and cost: {config.run}")
     for p in points:
         gain = "" if p.speedup is None else f"  {p.speedup:.3g} x the solver at its error"
         sys.stdout.write(f"  {p.label:24} error {p.error:.4g}  {p.seconds * 1e3:10.4g} ms{gain}\n")
+    for key, text in facts.items():
+        if key not in _facts(config, problem):
+            sys.stdout.write(f"{key}: {text}\n")
     sys.stdout.write(f"{verdict(points)}\nAll of it: {page}\n")
-
-
-def _solver(trajectories: TrajectoryDataset, resolution: int) -> Solver:
-    """The native solver of a dataset's equations at another resolution."""
-    recipe = trajectories.manifest.recipe
-    name, dropped = NATIVE.get(recipe.solver, (recipe.solver, ()))
-    options = {key: value for key, value in recipe.options.items() if key not in dropped}
-    return solvers.create(name, **{**options, "resolution": int(resolution)})
-
-
-def _coupling(name: str, surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Stepper:
-    every = trajectories.manifest.recipe.every
-
-    def stepping(resolution: int) -> Stepper:
-        solver = _solver(trajectories, resolution)
-        return solver if every == 1 else Repeated(solver, every)
-
-    if name == "coarse_to_fine":
-        fine = stepping(config.fine or 2 * surrogate.grid.shape[0])
-        law = [DivergenceFree(fine.spec, fine.grid)] if "velocity" in fine.spec.slots and _is_closed(fine) else []
-        return CoarseToFine(fine, surrogate, config.surrogate_steps, config.solver_steps, law)
-    if name == "correct":
-        correction = load_surrogate(config.correction, config.device)
-        return Correct(stepping(correction.grid.shape[0]), correction)
-    return create_coupling(name, surrogate, trajectories, config, "couplings")
-
-
-def _is_closed(stepper: Stepper) -> bool:
-    return not any(side == "open" for sides in stepper.grid.boundary for side in sides)
 
 
 def _facts(config: DictConfig, problem: Problem) -> dict[str, Any]:
@@ -115,3 +92,33 @@ def _facts(config: DictConfig, problem: Problem) -> dict[str, Any]:
         "processor": platform.processor() or platform.machine(),
         "torch": torch.__version__,
     }
+
+
+@contextlib.contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep interventions of guards from the terminal, where each would stand once for every repetition."""
+    logger = logging.getLogger(Guarded.__module__)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _told(name: str, stepper: Stepper) -> dict[str, str]:
+    """What a coupling counted on the way."""
+    if isinstance(stepper, Predictor):
+        return {f"{name}: iterations of the pressure solve, median": f"{statistics.median(stepper.iterations):g}"}
+    if isinstance(stepper, Guarded):
+        parts = ("surrogate", "rejected", "handed back")
+        return {f"{name}: frames": ", ".join(f"{part} {stepper.counts[part]}" for part in parts)}
+    return {}
+
+
+def _gap(points: Sequence[Point]) -> dict[str, str]:
+    found = gap_closed(points, UNCORRECTED, "correct")
+    if found is None:
+        return {"correct: gap closed": "not known, no finer solver is better than the uncorrected one"}
+    share, finer = found
+    return {"correct: gap closed": f"{share:.0%} of that between its solver and {finer.label!r}"}

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cliffsteer.admissible import create_projections
 from cliffsteer.coupling.transfer import require_same_domain, transfer
 from cliffsteer.coupling.turns import Repeated
 from cliffsteer.grid import Grid
@@ -117,6 +118,7 @@ def _on_grid(surrogate: Surrogate, grid: Grid) -> Surrogate:
             ) from None
         _resample(other.network, surrogate.grid, grid)
     other.grid = grid
+    other.projections = create_projections(other.projection_names, other.spec, grid).to(other.occupied.device)
     _try_out(other)
     return other
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cliffsteer.coupling.compatible import require_same_system
 from cliffsteer.coupling.guards import Guard, tripped
+from cliffsteer.fields import FieldSpec
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ class Event:
         guard: its name.
         score: what it measured.
         threshold: what it allows.
+        cell: where the rejected frames are farthest from the solver's, or the first cell that is not finite.
+        error: of the rejected frames against the solver's, NRMSE, the mean over fields.
     """
 
     step: int
@@ -36,6 +39,8 @@ class Event:
     guard: str
     score: float
     threshold: float
+    cell: tuple[int, ...] = ()
+    error: float = math.nan
 
 
 class Guarded:
@@ -113,7 +118,7 @@ class Guarded:
             rows = self.spec.unpack_parameters(packed[asked])
             proposed = self.surrogate.step(frames[asked], rows).to(frames.dtype)
             self._future = proposed.shape[1]
-            trips = self._check(frames[asked], proposed, rows, asked.nonzero()[:, 0].tolist(), done)
+            alarms, trips = self._check(frames[asked], proposed, rows)
             passed[asked] = ~trips
         out = frames.new_zeros(len(frames), self._future, *frames.shape[2:])
         if proposed is not None and bool(passed.any()):
@@ -122,6 +127,8 @@ class Guarded:
             rest = ~passed
             rows = self.spec.unpack_parameters(packed[rest])
             out[rest] = rollout(self.solver, frames[rest], self._future, rows).to(frames.dtype)
+        if proposed is not None:
+            self._record(alarms, proposed, out[asked], asked.nonzero()[:, 0].tolist(), done)
         rejected = asked & ~passed
         for name, mask in {"surrogate": passed, "rejected": rejected, "handed back": ~asked}.items():
             self.counts[name] += int(mask.sum()) * self._future
@@ -130,8 +137,10 @@ class Guarded:
         return out
 
     def summary(self) -> dict[str, Any]:
-        """JSON-ready: counts and events; a score that is no number is None."""
-        events = [asdict(e) | ({} if math.isfinite(e.score) else {"score": None}) for e in self.events]
+        """JSON-ready: counts and events; a score or an error that is no number is None."""
+        events = [asdict(event) for event in self.events]
+        for event in events:
+            event |= {name: None for name in ("score", "error") if not math.isfinite(event[name])}
         return {"counts": dict(self.counts), "events": events}
 
     def _follow(self, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,28 +152,39 @@ class Guarded:
         same = (frames[:, -1] == last).flatten(1).all(1)
         return torch.where(same, self._left, fresh), torch.where(same, self._done, fresh)
 
-    def _check(self, before: Tensor, proposed: Tensor, rows: Parameters, places: Sequence[int], done: Tensor) -> Tensor:
-        """Which samples trip a guard, (batch,); counts, records and logs them."""
-        out = torch.zeros(len(before), dtype=torch.bool, device=before.device)
+    def _check(
+        self, before: Tensor, proposed: Tensor, rows: Parameters
+    ) -> tuple[list[tuple[int, Guard, float]], Tensor]:
+        """Alarms as (row, guard, score), and which samples trip a guard, (batch,)."""
+        alarms, out = [], torch.zeros(len(before), dtype=torch.bool, device=before.device)
         with torch.no_grad():
             for guard in self.guards:
                 scores = guard.score(before, proposed, rows)
                 trips = tripped(guard, scores)
                 out |= trips.to(out.device)
-                for row in trips.nonzero()[:, 0].tolist():
-                    place = places[row]
-                    event = Event(int(done[place]), place, guard.name, float(scores[row]), float(guard.threshold))
-                    self.events.append(event)
-                    self.counts[f"guard {guard.name}"] += 1
-                    logger.info(
-                        "step %d, sample %d: %s is %.3g, allowed is %.3g: the solver takes over",
-                        event.step,
-                        place,
-                        guard.name,
-                        event.score,
-                        event.threshold,
-                    )
-        return out
+                alarms += [(row, guard, float(scores[row])) for row in trips.nonzero()[:, 0].tolist()]
+        return alarms, out
+
+    def _record(
+        self,
+        alarms: Sequence[tuple[int, Guard, float]],
+        proposed: Tensor,
+        solved: Tensor,
+        places: Sequence[int],
+        done: Tensor,
+    ) -> None:
+        """Count, keep and log alarms, now that the solver has told what the surrogate missed."""
+        for row, guard, score in alarms:
+            place = places[row]
+            cell, error = missed(self.spec, proposed[row].detach(), solved[row].detach())
+            event = Event(int(done[place]), place, guard.name, score, float(guard.threshold), cell, error)
+            self.events.append(event)
+            self.counts[f"guard {guard.name}"] += 1
+            logger.info(
+                "step %d, sample %d: %s is %.3g, allowed is %.3g: the solver takes over (the step was off by %.2g, most"
+                " at cell %s)",
+                *(event.step, place, guard.name, score, event.threshold, error, cell),
+            )
 
     def _require_finite(self, frames: Tensor) -> None:
         bad = ~torch.isfinite(frames[:, -self.solver.history :]).flatten(1).all(1)
@@ -173,3 +193,28 @@ class Guarded:
                 f"`frames` holds NaN or infinite values in trajectory {int(bad.nonzero()[0])} of the batch, from which"
                 " the solver cannot go on either: look for where they come from."
             )
+
+
+def missed(spec: FieldSpec, proposed: Tensor, solved: Tensor) -> tuple[tuple[int, ...], float]:
+    """Where, and by how much, rejected frames differ from the solver's.
+
+    Args:
+        spec: the fields.
+        proposed: frames of one sample, shape (time, blade, *grid).
+        solved: the solver's, the same shape.
+
+    Returns:
+        The cell of the largest difference, every field relative to its root mean square (the first cell that is not
+        finite, if there is one), and the NRMSE, the mean over fields.
+    """
+    wrong, parts = torch.zeros(proposed.shape[2:], dtype=torch.float64, device=proposed.device), []
+    truth = spec.unpack(solved[None].double())
+    for name, value in spec.unpack(proposed[None].double()).items():
+        square = (value - truth[name]).square().sum(2)[0].mean(0)
+        size = truth[name].square().sum(2).mean().clamp_min(1e-30)
+        wrong += square / size
+        parts.append(float((square.mean() / size).sqrt()))
+    broken = ~torch.isfinite(wrong)
+    place = int((broken if bool(broken.any()) else wrong).flatten().to(torch.float64).argmax())
+    cell = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), wrong.shape))
+    return cell, sum(parts) / len(parts)

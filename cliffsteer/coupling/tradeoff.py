@@ -19,6 +19,9 @@ from cliffsteer.metrics import FieldErrors
 from cliffsteer.solvers.base import Solver, State
 from cliffsteer.stepper import Parameters, Stepper, rollout
 
+ALIKE = 0.01
+"""An error that is lower than the best solver's by no more than this share counts as the same."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -26,7 +29,7 @@ class Point:
 
     Args:
         label: what it is called.
-        kind: "solver", "surrogate" or "coupling".
+        kind: "solver", "surrogate", "coupling", or "peer", another solver that is shown and not judged.
         shape: cells of its grid.
         error: NRMSE after the last step, the mean over fields.
         errors: the same after each step.
@@ -58,6 +61,7 @@ class Problem:
         before: frames at the start that a candidate may read, the first one not at rest.
         steps: frames that are predicted.
         repeats: how often each candidate is timed.
+        skip: frames dropped at the start, as in the data that a surrogate was trained on.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Problem:
         before: int = 1,
         steps: int = 10,
         repeats: int = 3,
+        skip: int = 0,
     ):
         for name, value in (("every", every), ("before", before), ("steps", steps), ("repeats", repeats)):
             if value < 1:
@@ -78,6 +83,8 @@ class Problem:
         state = reference.initial(seeds)
         self.parameters: Parameters = state.parameters
         frames = []
+        for _ in range(skip):
+            state = self._frame(reference, state)
         for _ in range(before + steps):
             state = self._frame(reference, state)
             frames.append(reference.observe(state))
@@ -144,7 +151,7 @@ def with_speedups(points: Sequence[Point]) -> list[Point]:
 
 def verdict(points: Sequence[Point]) -> str:
     """Sentences on where a surrogate or a coupling pays, and where it does not."""
-    others = [p for p in points if p.kind != "solver"]
+    others = [p for p in points if p.kind in ("surrogate", "coupling")]
     paying = [p for p in others if p.speedup is not None and p.speedup > 1]
     beyond = [p for p in others if p.speedup is None]
     lines = []
@@ -164,6 +171,27 @@ def verdict(points: Sequence[Point]) -> str:
             )
     lines += [f"No measured solver is as accurate as {p.label} ({p.error:.3g})." for p in beyond]
     return " ".join(lines) or "There was nothing to compare with the solver."
+
+
+def gap_closed(points: Sequence[Point], uncorrected: str, corrected: str) -> tuple[float, Point] | None:
+    """How much of the gap between a coarse solver and the next finer one a correction closes.
+
+    Args:
+        points: all points.
+        uncorrected: label of the coarse solver alone.
+        corrected: label of the same with its correction.
+
+    Returns:
+        (e_coarse − e_corrected) / (e_coarse − e_finer), 1 for as good as the finer one, and that solver's point; None
+        where no finer one was measured, or it is no better.
+    """
+    by_label = {p.label: p for p in points}
+    coarse, better = by_label[uncorrected], by_label[corrected]
+    finer = [p for p in points if p.kind == "solver" and p.shape > coarse.shape]
+    next_one = min(finer, key=lambda p: p.shape, default=None)
+    if next_one is None or not next_one.error < coarse.error:
+        return None
+    return (coarse.error - better.error) / (coarse.error - next_one.error), next_one
 
 
 def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
@@ -186,6 +214,8 @@ def _cost(frontier: Sequence[tuple[float, float]], error: float) -> float | None
         return 0.0
     if error >= frontier[0][0]:
         return frontier[0][1]
+    if (1 - ALIKE) * frontier[-1][0] <= error <= frontier[-1][0]:
+        return frontier[-1][1]
     for (high, cheap), (low, dear) in itertools.pairwise(frontier):
         if error >= low:
             share = 1.0 if low == 0 else math.log(high / error) / math.log(high / low)

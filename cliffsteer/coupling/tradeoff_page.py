@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ("label", "kind", "cells", "error", "seconds", "speedup")
-_MARKS = {"solver": "o", "surrogate": "s", "coupling": "^"}
+_MARKS = {"solver": "o", "surrogate": "s", "coupling": "^", "peer": "D"}
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>body {{ font: 16px sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}

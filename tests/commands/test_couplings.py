@@ -53,6 +53,36 @@ def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     assert (here / "rolled/guards.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, capsys):
+    assert main(["calibrate", "run=runs/tiny", "rate=0.5", "guards=[energy]"]) == 0
+    description = json.loads((here / "runs/tiny/guards.json").read_text())
+    description["guards"][0]["threshold"] = 0.0  # trips at every step
+    (here / "runs/tiny/guards.json").write_text(json.dumps(description))
+    assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=10", "extend=true"]) == 0
+    assert "NRMSE after 10 steps" in capsys.readouterr().out
+    folder = here / "runs/tiny/rollout-guarded"
+    told = json.loads((folder / "rollout.json").read_text())
+    assert (told["compared"], told["stored"], told["steps"]) == (10, 8, 10)
+    assert told["errors"]["velocity"]["guarded"][-1] < 1e-4  # the solver made all of it, here and there
+    assert told["bands"]["velocity"]["low"] == pytest.approx(1, abs=1e-3)
+    spectra = told["spectra"]["density"]
+    assert len(spectra["solver"]) == len(spectra["guarded"]) == len(told["wave_numbers"])
+    assert len(told["energies"]["density"]["guarded"]) == 10
+    assert (folder / "spectra.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["evaluate", "run=runs/tiny", "steps=3"]) == 0
+    page = (here / "runs/tiny/report.html").read_text()
+    assert "Rollout tiny: rollout-guarded" in page
+    assert "10 rejected and done again by the solver" in page
+    event = json.loads((folder / "guards.json").read_text())["events"][3]
+    cells = [str(event["step"]), f"{event['step'] * told['dt']:g} s", event["guard"], f"{event['score']:.3g}", "0"]
+    cells += [", ".join(map(str, event["cell"])), f"{event['error']:.3g}"]
+    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    (folder / "rollout.json").write_text("{}")
+    assert main(["evaluate", "run=runs/tiny", "steps=3"]) == 2
+    assert "holds no rollout that this cliffsteer reads" in capsys.readouterr().err
+    (folder / "rollout.json").unlink()
+
+
 def test_guards_can_be_chosen(here, capsys):
     assert main(["calibrate", "run=runs/tiny", "rate=0.2", "guards=[finite,residual]"]) == 0
     guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
@@ -91,6 +121,9 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
         (["rollout", "hand_back=-1"], "`hand_back` (=-1) must be at least 0"),
         (["tradeoff", "couplings=[alternat]"], "`couplings` (='alternat') is unknown: did you mean 'alternate'?"),
         (["tradeoff", "couplings=[correct]"], "`correction` is missing"),
+        (["rollout", "coupling=correct"], "`correction` is missing: the coupling 'correct' needs the folder of a"),
+        (["rollout", "coupling=gaurded"], "`coupling` (='gaurded') is unknown: did you mean 'guarded'?"),
+        (["rollout", "steps=0"], "`steps` (=0) must be at least 1"),
         (["tradeoff", "reference=8"], "`reference` (=8) must be finer than all `resolutions` ([4, 8])"),
         (["tradeoff", "repeats=0"], "`repeats` (=0) must be at least 1"),
     ],

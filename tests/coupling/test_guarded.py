@@ -8,11 +8,13 @@ import math
 import pytest
 import torch
 
-from cliffsteer import Stepper, rollout
+from cliffsteer import Grid, Stepper, rollout
 from cliffsteer.coupling import Guarded, calibrate, load_guards, save_guards
 from cliffsteer.coupling.calibration import create_guard, describe_guards
+from cliffsteer.coupling.guarded import missed
 from cliffsteer.coupling.guards import Energy, Finite
 from cliffsteer.metrics import FieldErrors
+from cliffsteer.solvers import create
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +176,10 @@ def test_a_broken_surrogate_leaves_the_solver(smoke, calibrated, weights):
     assert guarded.counts["rejected"] == 9
 
 
-@pytest.mark.parametrize("case", ["strong buoyancy", "viscous", "noise"])
+FAMILIES = ("strong buoyancy", "viscous", "noise", "scaled", "shifted", "fast")
+
+
+@pytest.mark.parametrize("case", FAMILIES)
 def test_on_any_family_a_rollout_ends_no_worse_than_in_training(smoke, calibrated, case):
     spec, guarded = smoke.solver.spec, Guarded(smoke.solver, smoke.surrogate, calibrated[1], hand_back=1)
 
@@ -187,19 +192,52 @@ def test_on_any_family_a_rollout_ends_no_worse_than_in_training(smoke, calibrate
     assert kept <= usual
     assert guarded.counts["surrogate"] > 5
     guarded.reset()
+    density, velocity = (spec.slots[name] for name in ("density", "velocity"))
     if case == "strong buoyancy":
         parameters["buoyancy"] = 5 * parameters["buoyancy"]
     elif case == "viscous":
         parameters["viscosity"] = torch.full((8, 1), 0.2, dtype=torch.float64)
+    elif case == "scaled":
+        frames = 3 * frames
+    elif case == "shifted":
+        frames[:, :, density.start : density.stop] += 1.0
+    elif case == "fast":
+        frames[:, :, velocity.start : velocity.stop] *= 10
     else:
         noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(0), dtype=frames.dtype)
         frames = frames + 0.3 * noise.masked_fill(~spec.occupied.view(-1, 1, 1), 0)
     ours, alone = errors(frames, parameters)
     assert ours < usual < alone
-    if case == "noise":  # it is gone after a step or two of the solver
-        assert {event.sample for event in guarded.events if event.step == 0} == set(range(8))
-    else:
-        assert guarded.counts["surrogate"] == 0
+    first = {event.sample for event in guarded.events if event.step == 0}
+    assert first == set(range(8))  # no sample gets a step of the surrogate at first; noise is gone after some
+    for event in guarded.events:
+        assert all(0 <= i < 12 for i in event.cell)
+        assert event.error > 0
+
+
+def test_other_grids_and_boundaries_are_refused_before_a_step(smoke, calibrated):
+    options = {"size": 12.0, "dt": 1.0}
+    with pytest.raises(ValueError, match=r"`surrogate` has a grid with shape \[12, 12\], expected"):
+        Guarded(create("smoke", resolution=24, **options), smoke.surrogate, calibrated[1])
+    other = copy.copy(smoke.solver)
+    other.grid = Grid((12, 12), 1.0, "periodic")
+    with pytest.raises(ValueError, match="`surrogate` has a grid with boundary"):
+        Guarded(other, smoke.surrogate, calibrated[1])
+    with pytest.raises(ValueError, match="must be the grid's"):
+        Guarded(smoke.solver, smoke.surrogate, calibrated[1]).step(torch.zeros(1, 1, 4, 24, 24))
+
+
+def test_an_event_says_where_the_rejected_step_was_wrong(smoke):
+    solved = rollout(smoke.solver, smoke.solver.observe(smoke.solver.initial([0])), 3)[0]
+    wrong = solved.clone()
+    wrong[1, 1, 4, 7] += 5.0
+    cell, size = missed(smoke.solver.spec, wrong, solved)
+    assert cell == (4, 7)
+    assert missed(smoke.solver.spec, solved, solved)[1] == 0 < size
+    wrong[0, 0, 2, 3] = math.nan
+    cell, size = missed(smoke.solver.spec, wrong, solved)
+    assert cell == (2, 3)
+    assert math.isnan(size)
 
 
 def test_after_a_trip_the_solver_keeps_the_sample_for_some_calls(smoke):

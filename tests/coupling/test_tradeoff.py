@@ -6,7 +6,7 @@ import torch
 from cliffsteer import Grid
 from cliffsteer.baselines import Persistence
 from cliffsteer.coupling import Repeated
-from cliffsteer.coupling.tradeoff import Point, Problem, as_json, verdict, with_speedups
+from cliffsteer.coupling.tradeoff import Point, Problem, as_json, gap_closed, verdict, with_speedups
 from cliffsteer.solvers import create
 
 
@@ -23,6 +23,7 @@ def test_speedups_are_against_the_solver_at_the_same_error():
         point("worse than all", "surrogate", 0.9, 0.5),
         point("better than all", "coupling", 0.01, 2.0),
         point("diverged", "surrogate", math.nan, 0.1),
+        point("as good as the best", "coupling", 0.0995, 8.0),
     ]
     found = {p.label: p.speedup for p in with_speedups([*SOLVERS, *others])}
     assert found["8"] is None
@@ -30,6 +31,7 @@ def test_speedups_are_against_the_solver_at_the_same_error():
     assert found["worse than all"] == pytest.approx(2.0)
     assert found["better than all"] is None
     assert found["diverged"] == 0
+    assert found["as good as the best"] == pytest.approx(0.5)
     text = verdict(with_speedups([*SOLVERS, *others]))
     assert text.startswith("From an error of 0.2 on it pays to leave the native solver: between is 2 times cheaper")
     assert "No measured solver is as accurate as better than all (0.01)." in text
@@ -42,6 +44,27 @@ def test_a_loss_is_said_as_plainly():
         "Nothing pays here: the native solver reaches the error of the best, slow (0.4), in 0.1 of its time."
     )
     assert verdict(SOLVERS) == "There was nothing to compare with the solver."
+
+
+def test_a_correction_closes_a_gap():
+    coarse, finer = (Point(str(n), "solver", (n, n), error, (error,), 1.0) for n, error in ((8, 0.4), (16, 0.2)))
+    corrected = point("corrected", "coupling", 0.1, 1.0)
+    share, against = gap_closed([coarse, finer, corrected], "8", "corrected")
+    assert share == pytest.approx(1.5)
+    assert against is finer
+    assert gap_closed([coarse, corrected], "8", "corrected") is None
+    assert gap_closed([finer, coarse, corrected], "16", "corrected") is None
+
+
+def test_peers_are_shown_and_not_judged():
+    points = with_speedups([*SOLVERS, point("PhiFlow alone", "peer", 0.3, 0.01)])
+    assert verdict(points) == "There was nothing to compare with the solver."
+
+
+def test_frames_at_the_start_may_be_skipped():
+    solver = create("turbulence", resolution=12, scale=3.0, substeps=2)
+    early, late = (Problem(solver, solver.grid, [0], steps=steps, skip=skip) for steps, skip in ((3, 0), (1, 2)))
+    torch.testing.assert_close(late.truth, early.truth[:, 2:], rtol=0, atol=0)
 
 
 def test_everyone_starts_from_the_reference():
