@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cliffsteer.fields import Field
 from cliffsteer.nn.freeze import freeze
+from cliffsteer.projection import CurlFree, DivergenceFree
 from cliffsteer.storage import sha256
 from cliffsteer.surrogate import Surrogate
 
@@ -62,7 +63,8 @@ def export(
         The file of the program.
 
     Raises:
-        ValueError: an unknown format, a strategy that does not go with it, or a network that cannot be frozen.
+        ValueError: an unknown format, a strategy or a projection that does not go with it, or a network that cannot be
+            frozen.
         ImportError: "onnx" without the packages that write it.
 
     Example:
@@ -74,6 +76,7 @@ def export(
     if strategy != "direct" and (format == "onnx" or any_grid):
         wanted = "`format` 'onnx'" if format == "onnx" else "`any_grid`"
         raise ValueError(f"`strategy` (={strategy!r}) must be 'direct' with {wanted}: a spectrum is for one grid.")
+    _require_projections(surrogate, format, any_grid)
     if format == "onnx":
         _require_onnx(surrogate)
     folder, device = Path(folder), torch.device("cpu") if format == "onnx" else surrogate.occupied.device
@@ -136,6 +139,19 @@ def _save_onnx(program: torch.export.ExportedProgram, file: Path, inputs: list[d
             program, dynamo=True, dynamic_shapes=names, output_names=["next_frames"], verbose=False
         )
         made.save(file)
+
+
+def _require_projections(surrogate: Surrogate, format: str, any_grid: bool) -> None:
+    """Raise a ValueError for a projection that the program could not carry out."""
+    for name, projection in zip(surrogate.projection_names, surrogate.projections, strict=True):
+        if not isinstance(projection, DivergenceFree | CurlFree):
+            continue
+        if any_grid:
+            raise ValueError(f"`any_grid` (=True): {name!r} is for the grid it was made on; leave `any_grid` out.")
+        if format == "onnx":
+            raise ValueError(
+                f"`format` (='onnx'): {name!r} is computed by waves, which ONNX gets none of; take 'torch'."
+            )
 
 
 def _require_onnx(surrogate: Surrogate) -> None:

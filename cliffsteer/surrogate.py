@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cliffsteer.admissible import create_projections
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.models import create, fit_to_grid
@@ -32,6 +33,9 @@ class Surrogate(nn.Module):
 
         delta:  u_{h+k} = u_h + N_δ⁻¹ f(N u₁, ..., N u_h, N p)_k        state:  u_{h+k} = N⁻¹ f(...)_k
 
+    and then, where there are projections Π, Π(u_{h+k}): what comes out obeys their laws whatever the weights are, and
+    training sees it so.
+
     Time becomes channels by a view; every parameter field is a channel of its own multivector, constant over the grid,
     so that a force turns together with the data. Blades that no field occupies are zero on the way in and out.
 
@@ -47,12 +51,15 @@ class Surrogate(nn.Module):
         prediction: "delta" or "state".
         model: name and options that `cliffsteer.models.create` needs to build the network again,
             e.g. ``{"name": "csresnet", "hidden_channels": 16}``; needed for saving only.
+        projections: laws of the output, "law:field" for each, as `create_projections` takes them, e.g.
+            ``["divergence_free:velocity"]``.
 
     Attributes:
         training_config, metrics: what `save_pretrained` stored beside the weights, or None.
 
     Raises:
-        ValueError: a number of frames below 1, a time step that is not positive, or an unknown prediction.
+        ValueError: a number of frames below 1, a time step that is not positive, an unknown prediction, or projections
+            that do not fit.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class Surrogate(nn.Module):
         normalization: Normalization,
         prediction: str = "delta",
         model: Mapping[str, Any] | None = None,
+        projections: Sequence[str] = (),
     ):
         super().__init__()
         if history < 1 or future < 1:
@@ -83,6 +91,8 @@ class Surrogate(nn.Module):
         self.metrics: dict[str, Any] | None = None
         occupied = spec.occupied.view(-1, *[1] * grid.dim)
         self.register_buffer("occupied", occupied, persistent=False)
+        self.projection_names = [str(name) for name in projections]
+        self.projections = create_projections(self.projection_names, spec, grid)
 
     @classmethod
     def create(
@@ -95,6 +105,7 @@ class Surrogate(nn.Module):
         future: int,
         normalization: Normalization,
         prediction: str = "delta",
+        projections: Sequence[str] = (),
     ) -> Surrogate:
         """An untrained surrogate from a model's name and options; the channel counts follow from the spec.
 
@@ -107,7 +118,7 @@ class Surrogate(nn.Module):
             raise ValueError(f"`model` (={dict(model)}) has no 'name'.")
         into = history * spec.n_multivectors + spec.n_parameter_multivectors
         network = create(name, spec.algebra, into, future * spec.n_multivectors, **fit_to_grid(options, grid))
-        return cls(network, spec, grid, dt, history, future, normalization, prediction, model)
+        return cls(network, spec, grid, dt, history, future, normalization, prediction, model, projections)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -137,17 +148,24 @@ class Surrogate(nn.Module):
         Returns:
             Shape (batch, future, blade, *grid), zero on blades that the spec does not declare.
         """
-        change = self.predict(frames, parameters)
+        change = self._output(frames, parameters)
         if self.prediction == "state":
             out = self.normalization.denormalize(change)
         else:
             out = frames[:, -1:] + self.normalization.denormalize_delta(change)
-        return self._declared(out)
+        out = self._declared(out)
+        for projection in self.projections:
+            out = projection(out, frames)
+        return out
 
     def predict(self, frames: Tensor, parameters: Tensor) -> Tensor:
-        """The network's output, in the normalised units of the loss; shapes as for `forward`."""
-        out = self.network(self.channels(frames, parameters)).to(frames.dtype)
-        return self._declared(out.reshape(frames.shape[0], self.future, self.spec.n_blades, *frames.shape[3:]))
+        """The prediction in the normalised units of the loss; shapes as for `forward`.
+
+        It is the network's output, or what the projections leave of it.
+        """
+        if len(self.projections):
+            return self.target(frames, self(frames, parameters))
+        return self._output(frames, parameters)
 
     def target(self, frames: Tensor, future: Tensor) -> Tensor:
         """What `predict` should return for these frames when ``future`` follows, (batch, future, blade, *grid)."""
@@ -182,6 +200,11 @@ class Surrogate(nn.Module):
         check_frames(self, frames)
         packed = self.spec.pack_parameters(parameters, frames.shape[0], self.dtype, frames.device)
         return self(frames[:, -self.history :].to(self.dtype), packed).to(frames.dtype)
+
+    def _output(self, frames: Tensor, parameters: Tensor) -> Tensor:
+        """The network's output, in normalised units, (batch, future, blade, *grid)."""
+        out = self.network(self.channels(frames, parameters)).to(frames.dtype)
+        return self._declared(out.reshape(frames.shape[0], self.future, self.spec.n_blades, *frames.shape[3:]))
 
     def _declared(self, frames: Tensor) -> Tensor:
         return frames.masked_fill(~self.occupied, 0)
@@ -263,6 +286,7 @@ class Surrogate(nn.Module):
                 config["future"],
                 Normalization.from_dict(spec, config["normalization"]),
                 config["prediction"],
+                config.get("projections", ()),
             ).to(getattr(torch, config["dtype"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"`{folder / _CONFIG}` is damaged: {type(error).__name__} {error}.") from error
@@ -284,6 +308,7 @@ class Surrogate(nn.Module):
             "history": self.history,
             "future": self.future,
             "prediction": self.prediction,
+            "projections": self.projection_names,
             "normalization": self.normalization.to_dict(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "training_config": training_config,
