@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cliffsteer import __version__, plotting
+from cliffsteer.comparison import coarse_solvers, frame_seconds
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.grid import require_same_grid
 from cliffsteer.report_tables import metric_tables
@@ -38,6 +39,7 @@ class Entry:
         metrics: what `cliffsteer.evaluation.evaluate` gave for it.
         scalars: curves of its training, tag -> (steps, values).
         seconds: how long its training took, None when that is not known.
+        rollouts: what `cliffsteer.report_rollouts.read_rollouts` gave for its folder.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Entry:
     metrics: Mapping[str, Any]
     scalars: Mapping[str, tuple[Sequence[int], Sequence[float]]] = field(default_factory=dict)
     seconds: float | None = None
+    rollouts: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def write_report(
         errors=_error_figures(entries, trajectories),
         correlations=_correlation_figures(entries, trajectories),
         examples=_examples(entries, trajectories),
+        rollouts=[{**r, "title": f"{entry.name}: {r['title']}"} for entry in entries for r in entry.rollouts],
         loop=loop
         and {"text": loop.text, "facts": loop.facts, "figure": png(plotting.error_curves(loop.curves, loop.dt))},
         versions=versions(),
@@ -183,7 +187,8 @@ def _facts(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> dict[st
 
 
 def _table(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Header and rows; the last row is persistence, and every error is a normalised RMSE."""
+    """Header and rows; the last rows are persistence and coarse solvers, and every error is a normalised RMSE."""
+    coarse = coarse_solvers([entry.metrics for entry in entries])
     names = [f.name for f in entries[0].surrogate.spec.dynamic]
     parts = {"1 step": "one_step"}
     if "rollout" in entries[0].metrics:
@@ -199,11 +204,21 @@ def _table(entries: Sequence[Entry]) -> dict[str, Any]:
             row += [_number(errors["model"]["fields"][name]["nrmse"][-1]) for name in names]
             row.append(_ratio(errors["model"]["overall"]["nrmse"][-1], errors["persistence"]["overall"]["nrmse"][-1]))
         rows.append([*row, f"{entry.metrics['equivariance']['relative_error']:.1e}"])
+        if coarse:
+            rows[-1].append(_milliseconds(entry.metrics))
     last = ["persistence", "0", "–"]
     for part in parts.values():
         still = entries[0].metrics[part]["persistence"]
         last += [_number(still["fields"][name]["nrmse"][-1]) for name in names] + ["1"]
-    return {"header": [*header, "Symmetry violation"], "rows": [*rows, [*last, "0"]]}
+    rows.append([*last, "0", *(["–"] if coarse else [])])
+    for label, solver in coarse.items():
+        row = [label, "0", "–"]
+        for part in parts.values():
+            errors, still = solver[part]["model"], entries[0].metrics[part]["persistence"]
+            row += [_number(errors["fields"][name]["nrmse"][-1]) for name in names]
+            row.append(_ratio(errors["overall"]["nrmse"][-1], still["overall"]["nrmse"][-1]))
+        rows.append([*row, "–", _milliseconds(solver)])
+    return {"header": [*header, "Symmetry violation", *(["ms a frame"] if coarse else [])], "rows": rows}
 
 
 def _losses(entries: Sequence[Entry]) -> str | None:
@@ -283,6 +298,12 @@ def _number(value: float | None) -> str:
 
 def _ratio(value: float | None, reference: float | None) -> str:
     return "–" if value is None or not reference else f"{value / reference:.3f}"
+
+
+def _milliseconds(metrics: Mapping[str, Any]) -> str:
+    """Time for a frame of one trajectory."""
+    seconds = frame_seconds(metrics)
+    return "–" if seconds is None else f"{1e3 * seconds:.3g}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -12,6 +12,7 @@ from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import open_split, read_entry
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.datasets.recipe import recipe_overrides
+from cliffsteer.overrides import override
 from cliffsteer.report import Entry, write_report
 
 logger = logging.getLogger(__name__)
@@ -41,13 +42,14 @@ def again(folders: Sequence[str], entries: Sequence[Entry], trajectories: Trajec
         entries: the runs.
         trajectories: what they were evaluated on.
     """
-    lines = [["generate", *recipe_overrides(trajectories.manifest.recipe), f"out={trajectories.root}"]]
+    lines = [["generate", *recipe_overrides(trajectories.manifest.recipe), override("out", trajectories.root)]]
     news = [f"{folder.rstrip('/')}-again" for folder in folders]
     for old, new in zip(folders, news, strict=True):
-        lines.append(["train", "--config-dir", old, "--config-name", "config", f"out={new}"])
+        lines.append(["train", "--config-dir", old, "--config-name", "config", override("out", new)])
     for new, entry in zip(news, entries, strict=True):
         data, steps = entry.metrics["dataset"], entry.metrics.get("rollout", {}).get("steps", 0)
-        numbers = [f"split={data['split']}", f"history={data['history']}", f"steps={steps}"]
-        lines.append(["evaluate", f"run={new}", f"root={trajectories.root}", *numbers])
-    lines.append(["report", f"runs=[{','.join(news)}]", f"root={trajectories.root}"])
+        numbers = {"split": data["split"], "history": data["history"], "steps": steps}
+        words = {"run": new, "root": trajectories.root, **numbers}
+        lines.append(["evaluate", *(override(key, value) for key, value in words.items())])
+    lines.append(["report", override("runs", news), override("root", trajectories.root)])
     return [shlex.join(["cliffsteer", *line]) for line in lines]

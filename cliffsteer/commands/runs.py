@@ -9,7 +9,9 @@ from typing import Any
 from cliffsteer import solvers
 from cliffsteer.coupling import Repeated
 from cliffsteer.datasets import TrajectoryDataset, read_manifest
+from cliffsteer.fields import FieldSpec
 from cliffsteer.report import Entry
+from cliffsteer.report_rollouts import read_rollouts
 from cliffsteer.stepper import Stepper
 from cliffsteer.surrogate import Surrogate, read_config
 
@@ -40,7 +42,7 @@ def load_surrogate(run: str | Path, device: str = "auto") -> Surrogate:
         FileNotFoundError: no such run, or its training has not finished.
         ValueError: a surrogate of another version or a damaged one, or a device that is not there.
     """
-    return Surrogate.from_pretrained(surrogate_folder(run), _device(device))
+    return Surrogate.from_pretrained(surrogate_folder(run), device_of(device))
 
 
 def read_saved(run: str | Path) -> dict[str, Any]:
@@ -70,6 +72,37 @@ def open_split(surrogate: Surrogate, root: str | None, split: str) -> Trajectory
     return TrajectoryDataset(root, split)
 
 
+def require_fit(trajectories: TrajectoryDataset, key: str, surrogate: Surrogate, run: str | Path) -> None:
+    """Refuse to measure a run on data of another system.
+
+    Args:
+        trajectories: the data.
+        key: what their folder was given as.
+        surrogate: that of the run.
+        run: its folder.
+
+    Raises:
+        ValueError: other fields, another grid or another time step.
+    """
+    unit = trajectories.manifest.time_unit
+    for what, there, here in (
+        ("the fields", _fields(trajectories.spec), _fields(surrogate.spec)),
+        ("the grid", trajectories.grid, surrogate.grid),
+        ("the time step", f"{trajectories.dt:g} {unit}", f"{surrogate.dt:g} {unit}"),
+    ):
+        if there != here:
+            raise ValueError(
+                f"`{key}` (={trajectories.root}) holds data with {what} {there}, but `run` (={run}) is for {here}: give"
+                " data of the system that it was trained on."
+            )
+
+
+def _fields(spec: FieldSpec) -> str:
+    signature = ",".join(f"{sign:+d}" for sign in spec.algebra.signature)
+    named = (f"{f.name} (grade {f.grade}, {f.role}, {f.unit})" for f in spec.fields)
+    return f"{', '.join(named)} of signature ({signature})"
+
+
 def solver_of(trajectories: TrajectoryDataset) -> Stepper:
     """The solver that made a dataset, with the time step of its frames."""
     recipe = trajectories.manifest.recipe
@@ -97,14 +130,15 @@ def read_entry(run: str | Path) -> Entry:
     """An evaluated run, as the report takes it; errors as `load_surrogate` and `read_metrics`."""
     run = Path(run)
     scalars, seconds = read_scalars(run / "tensorboard")
-    return Entry(run.name, load_surrogate(run), read_metrics(run), scalars, seconds)
+    return Entry(run.name, load_surrogate(run), read_metrics(run), scalars, seconds, read_rollouts(run))
 
 
 def read_scalars(folder: Path) -> tuple[dict[str, tuple[list[int], list[float]]], float | None]:
     """Curves of a training and the time it took, from its TensorBoard files (one for each time it was started).
 
     Returns:
-        tag -> (steps, values), and seconds; empty and None when there are no files.
+        tag -> (steps, values), and the seconds of its steps; empty and None when there are no files. Where `Monitor`
+        did not count them, they are those between first and last value, with validation and what was done twice.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -120,10 +154,17 @@ def read_scalars(folder: Path) -> tuple[dict[str, tuple[list[int], list[float]]]
                 times.append(event.wall_time)
         seconds += max(times) - events.FirstEventTimestamp() if times else 0.0
     curves = {tag: (sorted(series), [series[step] for step in sorted(series)]) for tag, series in points.items()}
+    if counted := curves.get("speed/training_seconds"):
+        seconds = counted[1][-1]
     return curves, seconds if files else None
 
 
-def _device(name: str) -> str:
+def device_of(name: str) -> str:
+    """The device that "auto", "cpu" or "cuda" stands for.
+
+    Raises:
+        ValueError: another name, or a device that is not there.
+    """
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
