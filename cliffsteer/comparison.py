@@ -11,15 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cliffsteer.intervals import Estimate, estimate
+from cliffsteer.training.config import MANNER
 
-HOW = {
-    "data": ("workers",),
-    "trainer": (
-        *("seed", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "nodes", "strategy"),
-        *("checkpoint_blocks", "compile", "rollout_steps", "rollout_trajectories", "images", "progress"),
-        *("divergence_factor", "divergence_steps"),
-    ),
-}
+HOW = MANNER | {"trainer": ("seed", *MANNER["trainer"])}
 """Keys of a training's config that runs of one group may differ in: the seed, and how the training is done."""
 
 
@@ -96,6 +90,11 @@ def throughput(metrics: Mapping[str, Any]) -> float | None:
     return metrics.get("cost", {}).get("samples_per_second")
 
 
+def frame_seconds(metrics: Mapping[str, Any]) -> float | None:
+    """Time for a frame of one trajectory, s, of the batch and on the device that it was evaluated with."""
+    return metrics.get("cost", {}).get("seconds_per_frame")
+
+
 def training_seconds(metrics: Mapping[str, Any]) -> float | None:
     """Time that the training took, s."""
     return metrics.get("training", {}).get("seconds")
@@ -140,6 +139,25 @@ def correlation_time(metrics: Mapping[str, Any]) -> float | None:
 def violation(metrics: Mapping[str, Any]) -> float | None:
     """Equivariance error."""
     return metrics.get("equivariance", {}).get("relative_error")
+
+
+def coarse_solvers(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Coarse solvers that any of some runs was evaluated beside, each like a run of its own.
+
+    Args:
+        metrics: what ``cliffsteer evaluate`` wrote, of runs that were evaluated alike.
+
+    Returns:
+        What they are called -> "one_step" and "rollout" with the errors of "model", and "cost", of the first run that
+        has them.
+    """
+    found: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    for one in metrics:
+        for factor, price in one.get("cost", {}).get("coarse", {}).items():
+            parts = {name: {"model": one[name]["coarse"][factor]} for name in ("one_step", "rollout") if name in one}
+            label = f"solver with {' × '.join(map(str, price['cells']))} cells"
+            found.setdefault(int(factor), (label, parts | {"cost": price}))
+    return dict(found[factor] for factor in sorted(found))
 
 
 # ----------------------------------------------------------------------------------------------------- private

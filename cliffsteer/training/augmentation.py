@@ -10,17 +10,17 @@ from torch import Tensor
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.symmetry import lattice_symmetries
-
-AUGMENTATIONS = ("none", "rotations")
+from cliffsteer.transformed import turning_symmetries
 
 
 class RandomSymmetries:
     """Turns each window of a batch by a random symmetry of the lattice: cells move, blades and parameters turn along.
 
     The symmetries are the signed permutations of axes that keep metric, grid and boundaries (quarter turns and
-    reflections; 8 on a square grid, 48 on a cube): exact, without interpolation. Which one a window gets depends on the
-    seed, the step and its place in the step's windows alone, so a training that starts again at any step sees what an
-    unbroken one would have seen there.
+    reflections; 8 on a square grid, 48 on a cube): exact, without interpolation. On blocks of spacetime they keep the
+    direction of time, for what is turned must still follow from what comes before. Which one a window gets depends on
+    the seed, the step and its place in the step's windows alone, so a training that starts again at any step sees what
+    an unbroken one would have seen there.
 
     Args:
         spec: the fields.
@@ -38,7 +38,8 @@ class RandomSymmetries:
 
     def __init__(self, spec: FieldSpec, grid: Grid, seed: int):
         self.algebra, self.seed = spec.algebra, seed
-        self.elements = list(lattice_symmetries(spec.algebra, grid))
+        identity = next(iter(lattice_symmetries(spec.algebra, grid)))
+        self.elements = [identity, *turning_symmetries(spec.algebra, grid)]
 
     def __call__(self, batch: Mapping[str, Tensor], step: int, part: int = 0) -> dict[str, Tensor]:
         """The batch with its windows turned.
@@ -56,8 +57,8 @@ class RandomSymmetries:
             turned = torch.empty_like(batch[name])
             for number in chosen.unique().tolist():
                 element, here = self.elements[number], (chosen == number).nonzero().squeeze(1).to(turned.device)
-                part = batch[name].index_select(0, here)
-                act = element.turn(self.algebra, part) if name == "parameters" else element.act(self.algebra, part)
+                some = batch[name].index_select(0, here)
+                act = element.turn(self.algebra, some) if name == "parameters" else element.act(self.algebra, some)
                 turned.index_copy_(0, here, act.contiguous())
             out[name] = turned
         return out

@@ -17,6 +17,11 @@ from cliffsteer.suggestions import question
 MISSING = "???"
 
 
+def _manner(default: Any) -> Any:
+    """A field of `MANNER`."""
+    return field(default=default, metadata={"manner": True})
+
+
 @dataclass
 class DataConfig:
     """What is read.
@@ -31,7 +36,7 @@ class DataConfig:
         stride: frames between the starts of two training windows.
         valid_stride: the same for validation windows, which are enumerated, never drawn.
         augment: "none", or "rotations" to turn each training window by a random symmetry of its grid (quarter turns and
-            reflections, of cells, components and parameters alike).
+            reflections, of cells, components and parameters alike; time keeps its direction).
     """
 
     root: str = MISSING
@@ -39,7 +44,7 @@ class DataConfig:
     history: int = 4
     future: int = 1
     batch_size: int = 16
-    workers: int = 0
+    workers: int = _manner(0)
     stride: int = 1
     valid_stride: int = 1
     augment: str = "none"
@@ -122,7 +127,7 @@ class OptimizerConfig:
         lr: peak learning rate.
         weight_decay: decoupled for adamw; applied to weights of two or more axes only, never to biases and scales.
         betas: decay rates of the running moments.
-        eps: added to the root of the second moment.
+        eps: added to the root of the second moment (adamw and adam).
     """
 
     name: str = "adamw"
@@ -130,6 +135,14 @@ class OptimizerConfig:
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
+
+    def check(self) -> None:
+        """Raise a ValueError that names an option which does nothing beside the others."""
+        if self.name == "sgd" and self.eps != OptimizerConfig.eps:
+            raise ValueError(
+                f"`optimizer.eps` (={self.eps}) does nothing for `optimizer.name` 'sgd': leave it at"
+                f" {OptimizerConfig.eps}, or take 'adamw' or 'adam'."
+            )
 
 
 @dataclass
@@ -145,6 +158,14 @@ class ScheduleConfig:
     name: str = "cosine"
     warmup_steps: int = 100
     final_factor: float = 0.01
+
+    def check(self) -> None:
+        """Raise a ValueError that names an option which does nothing beside the others."""
+        if self.name == "constant" and self.final_factor != ScheduleConfig.final_factor:
+            raise ValueError(
+                f"`schedule.final_factor` (={self.final_factor}) does nothing for `schedule.name` 'constant': leave it"
+                f" at {ScheduleConfig.final_factor}, or take 'cosine'."
+            )
 
 
 @dataclass
@@ -183,25 +204,25 @@ class TrainerConfig:
 
     steps: int = 10_000
     gradient_clip: float = 1.0
-    validate_every: int = 500
-    checkpoint_every: int = 100
-    log_every: int = 10
+    validate_every: int = _manner(500)
+    checkpoint_every: int = _manner(100)
+    log_every: int = _manner(10)
     precision: str = "32-true"
-    accelerator: str = "auto"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
+    accelerator: str = _manner("auto")
+    devices: int = _manner(1)
+    nodes: int = _manner(1)
+    strategy: str = _manner("auto")
     accumulate: int = 1
-    checkpoint_blocks: bool = False
-    compile: str = "off"
-    divergence_factor: float = 100.0
-    divergence_steps: int = 200
+    checkpoint_blocks: bool = _manner(False)
+    compile: str = _manner("off")
+    divergence_factor: float = _manner(100.0)
+    divergence_steps: int = _manner(200)
     ema_decay: float = 0.999
     seed: int = 0
-    rollout_steps: int = 10
-    rollout_trajectories: int = 4
-    images: bool = True
-    progress: bool = True
+    rollout_steps: int = _manner(10)
+    rollout_trajectories: int = _manner(4)
+    images: bool = _manner(True)
+    progress: bool = _manner(True)
 
 
 @dataclass
@@ -211,11 +232,14 @@ class TrainConfig:
     Args:
         data, model, loss, optimizer, schedule, trainer: its parts.
         prediction: "delta" (the network gives the change of the last frame) or "state" (the frame itself).
+        projections: laws that the predicted frames obey by construction, in training too: "divergence_free:FIELD",
+            "divergence_free_staggered:FIELD", "curl_free:FIELD", "preserve_mean:FIELD" or "positive:FIELD".
     """
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     prediction: str = "delta"
+    projections: list[str] = field(default_factory=list)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -246,6 +270,8 @@ class TrainConfig:
                 value = getattr(getattr(self, part), name)
                 if not value >= lowest:
                     raise ValueError(f"`{part}.{name}` (={value}) must be at least {lowest}.")
+                if math.isinf(value):
+                    raise ValueError(f"`{part}.{name}` (={value}) must be a finite number.")
         for name, value, known in (
             ("prediction", self.prediction, ("delta", "state")),
             ("model.match", self.model.match, ("none", "params", "flops")),
@@ -261,8 +287,8 @@ class TrainConfig:
         ):
             if value not in known:
                 raise ValueError(f"`{name}` (={value!r}) must be one of {', '.join(known)}.{question(value, known)}")
-        if not self.optimizer.lr > 0:
-            raise ValueError(f"`optimizer.lr` (={self.optimizer.lr}) must be positive.")
+        if not 0 < self.optimizer.lr < math.inf:
+            raise ValueError(f"`optimizer.lr` (={self.optimizer.lr}) must be positive and finite.")
         if not self.trainer.ema_decay < 1:
             raise ValueError(f"`trainer.ema_decay` (={self.trainer.ema_decay}) must be below 1; 0 turns it off.")
         parts = self.trainer.devices * self.trainer.nodes * self.trainer.accumulate
@@ -276,8 +302,17 @@ class TrainConfig:
                 f"`trainer.precision` (={self.trainer.precision!r}) must be '32-true' or 'bf16-mixed' where"
                 " `trainer.strategy` is 'fsdp': take one of them, or 'ddp'."
             )
-        self.loss.check()
+        for part in (self.loss, self.optimizer, self.schedule):
+            part.check()
 
+
+MANNER = {
+    part.name: names
+    for part in fields(TrainConfig)
+    if is_dataclass(part.default_factory)
+    and (names := tuple(f.name for f in fields(part.default_factory) if f.metadata.get("manner")))
+}
+"""Keys, by part, that say how a training is done and watched, not what it computes."""
 
 _LOWER_BOUNDS = (
     ("data", ("history", "future", "batch_size", "stride", "valid_stride"), 1),
@@ -329,6 +364,9 @@ def _typed(name: str, value: Any, default: Any) -> Any:
             fits = isinstance(value, list | tuple) and len(value) == len(default)
             fits = fits and all(isinstance(v, Real) and not isinstance(v, bool) and 0 <= v < 1 for v in value)
             kind, convert = f"{len(default)} numbers from 0 to below 1", _floats
+        case list():
+            fits = isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+            kind, convert = "a list of strings", list
         case None:
             fits, kind, convert = value is None or isinstance(value, Mapping), "a mapping", _optional
         case _:

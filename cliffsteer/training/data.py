@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Iterator
 
 import torch
@@ -114,3 +116,26 @@ class WindowData(LightningDataModule):
             # forking a process that runs threads and holds open HDF5 files can hang
             multiprocessing_context="spawn" if workers else None,
         )
+
+
+@contextlib.contextmanager
+def readers(workers: int) -> Iterator[None]:
+    """Say what to do where the reader processes of a `WindowData` cannot be started, or die.
+
+    Raises:
+        RuntimeError: they did; a sentence with the key to change.
+    """
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        died = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+        if not workers or not (died or getattr(error, "errno", None) in _TOO_MANY):
+            raise
+        text = str(error).partition("\n")[0].rstrip(". ")
+        raise RuntimeError(
+            f"`data.workers` (={workers}): the reader processes did not last ({text}); take fewer, each needs memory"
+            " and files of its own, or 0 to read in the training process."
+        ) from error
+
+
+_TOO_MANY = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)

@@ -22,8 +22,8 @@ from cliffsteer.models.matching import matched_options
 from cliffsteer.normalization import Normalization
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.callbacks import Checkpoints, ProgressBar
-from cliffsteer.training.config import TrainConfig
-from cliffsteer.training.data import WindowData
+from cliffsteer.training.config import MANNER, TrainConfig, TrainerConfig
+from cliffsteer.training.data import WindowData, readers
 from cliffsteer.training.examples import Examples
 from cliffsteer.training.guard import DivergenceError
 from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, system
@@ -31,13 +31,8 @@ from cliffsteer.training.monitor import Monitor
 from cliffsteer.training.parallel import create_strategy
 from cliffsteer.training.weights import load_weights
 
-MAY_CHANGE = {"data.root", "data.workers", "model.weights"} | {
-    f"trainer.{name}"
-    for name in (
-        *("steps", "validate_every", "checkpoint_every", "log_every", "accelerator", "devices", "nodes", "strategy"),
-        *("rollout_steps", "rollout_trajectories", "images", "progress", "compile", "checkpoint_blocks"),
-        *("divergence_factor", "divergence_steps"),
-    )
+MAY_CHANGE = {"data.root", "model.weights", "trainer.steps"} | {
+    f"{part}.{name}" for part, names in MANNER.items() for name in names
 }
 """What a run that goes on from a checkpoint may change; anything else would make it another run."""
 
@@ -68,6 +63,7 @@ def train(
     Raises:
         ValueError: a config out of range, data that do not fit it, a folder with another run, a damaged checkpoint,
             or a loss that is not a number or far above its best for long.
+        RuntimeError: reader processes could not be started, or died.
         OSError: the dataset is missing, or the disk is full; `last.ckpt` is still whole.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
@@ -86,9 +82,10 @@ def train(
         trainer = _trainer(config, out, done, callbacks)
         if on_start is not None:
             on_start()
-        _fit(trainer, module, data, last if done else None)
-        if config.trainer.steps % config.trainer.validate_every or "valid/loss" not in trainer.callback_metrics:
-            trainer.validate(module, datamodule=data, verbose=False)
+        with readers(config.data.workers):
+            _fit(trainer, module, data, last if done else None)
+            if config.trainer.steps % config.trainer.validate_every or "valid/loss" not in trainer.callback_metrics:
+                trainer.validate(module, datamodule=data, verbose=False)
     surrogate = module.whole_average().to("cpu")
     if trainer.is_global_zero:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("valid/")}
@@ -132,6 +129,7 @@ def _assemble(
         data.future,
         normalization,
         config.prediction,
+        config.projections,
     )
     _try_out(surrogate)
     if before is None and config.model.weights:
@@ -229,14 +227,11 @@ def _check_length(config: TrainConfig, n_frames: int) -> None:
 
 def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) -> Trainer:
     settings = config.trainer
-    accelerator = settings.accelerator
-    if accelerator == "auto":
-        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
-    elif accelerator == "gpu" and not torch.cuda.is_available():
-        raise ValueError("`trainer.accelerator` (='gpu'): there is no CUDA device; take 'cpu' or 'auto'.")
+    # values of a step stand at the number of steps done, so those of step `done` are good
+    purge_step = done + 1 if done else None
     return Trainer(
         default_root_dir=out,
-        logger=TensorBoardLogger(out, name="tensorboard", version="", default_hp_metric=False, purge_step=done or None),
+        logger=TensorBoardLogger(out, name="tensorboard", version="", default_hp_metric=False, purge_step=purge_step),
         callbacks=callbacks,
         max_epochs=-1,
         max_steps=settings.steps,
@@ -246,7 +241,7 @@ def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) ->
         log_every_n_steps=settings.log_every,
         accumulate_grad_batches=settings.accumulate,
         precision=settings.precision,
-        accelerator=accelerator,
+        accelerator=_accelerator(settings),
         devices=settings.devices,
         num_nodes=settings.nodes,
         strategy=create_strategy(settings),
@@ -256,6 +251,21 @@ def _trainer(config: TrainConfig, out: Path, done: int, callbacks: list[Any]) ->
         enable_model_summary=False,
         inference_mode=False,
     )
+
+
+def _accelerator(settings: TrainerConfig) -> str:
+    """What "auto" stands for; a ValueError for what is not there, or cannot do what it is asked for."""
+    accelerator = settings.accelerator
+    if accelerator == "auto":
+        accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    elif accelerator == "gpu" and not torch.cuda.is_available():
+        raise ValueError("`trainer.accelerator` (='gpu'): there is no CUDA device; take 'cpu' or 'auto'.")
+    if accelerator == "cpu" and settings.precision == "16-mixed":
+        raise ValueError(
+            "`trainer.precision` (='16-mixed') needs a CUDA device: half precision scales its gradients there alone;"
+            " take `precision=bfloat16` on a CPU."
+        )
+    return accelerator
 
 
 def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] | None:

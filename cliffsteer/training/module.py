@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -71,6 +72,7 @@ class SurrogateModule(LightningModule):
         self.errors = FieldErrors(surrogate.spec, surrogate.future, surrogate.loss_scales)
         self.gradient_norm: Tensor | None = None
         self._losses: list[Tensor] = []
+        self._values: dict[str, Tensor | float] = {}
         self._whole: list[Surrogate] = []  # a list, which makes it no part of the module's state
         self._sharded = False
 
@@ -99,11 +101,12 @@ class SurrogateModule(LightningModule):
             values = mean_over_processes(torch.stack(self._losses).mean(0))
             self._losses.clear()
             self.guard.check_loss(float(values[0]), self.global_step, self.loss.length(self.global_step))
-            self.log_dict({f"train/{name}": value for name, value in zip(parts, values, strict=True)})
+            if self._is_written:
+                self._values = {f"train/{name}": value for name, value in zip(parts, values, strict=True)}
         return parts["loss"]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the norm of the gradient, before clipping, and stop when it is not a number."""
+        """Measure the norm of the gradient, before clipping, and stop when it is not a number."""
         if self._sharded:
             average_whole_gradients(self.surrogate.parameters())
         norm = total_norm([p.grad for p in self.surrogate.parameters() if p.grad is not None])
@@ -111,13 +114,12 @@ class SurrogateModule(LightningModule):
         if not torch.isfinite(norm) and self.config.trainer.precision != "16-mixed":
             self.guard.stop("the gradient is not a number", self.global_step)
         self.gradient_norm = norm
-        self.log("train/gradient_norm", norm)
-        self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
-        if (self.global_step + 1) % self.config.trainer.log_every == 0:
+        if self._is_written:
+            self._values |= {"train/gradient_norm": norm, "train/learning_rate": optimizer.param_groups[0]["lr"]}
             for name, part in named_parts(self.surrogate.network):
                 gradients = [p.grad for p in part.parameters() if p.grad is not None]
                 if gradients:
-                    self.log(f"gradients/{name}", total_norm(gradients))
+                    self._values[f"gradients/{name}"] = total_norm(gradients)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, **_: Any) -> None:
         """Scale the gradient down to ``trainer.gradient_clip`` where its norm is above."""
@@ -140,6 +142,27 @@ class SurrogateModule(LightningModule):
                 mean.lerp_(value, 1 - decay)
             for mean, value in zip(self.average.buffers(), self.surrogate.buffers(), strict=True):
                 mean.copy_(value)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Write the values of the step, if they are to be written."""
+        if self._values and not self._losses:
+            self._write(self._values)
+            self._values = {}
+
+    @property
+    def _is_written(self) -> bool:
+        """Whether the values of the step that is under way are written."""
+        return (self.global_step + 1) % self.config.trainer.log_every == 0
+
+    def _write(self, values: Mapping[str, Tensor | float]) -> None:
+        """Write values to TensorBoard, at the number of optimiser steps done.
+
+        Lightning's own `log` counts otherwise, and costs time at every step, also where nothing is written.
+        """
+        writer = self.logger.experiment
+        for name, value in values.items():
+            writer.add_scalar(name, float(value), self.global_step)
+        writer.flush()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimiser and its schedule, moved every step."""
@@ -193,7 +216,10 @@ class SurrogateModule(LightningModule):
         self.errors.reset()
         values = {"loss": errors["overall"]["normalized_mse"], "nrmse": errors["overall"]["nrmse"]}
         values |= {f"nrmse_{name}": field["nrmse"] for name, field in errors["fields"].items()}
-        self.log_dict({f"valid/{name}": sum(times) / len(times) for name, times in values.items()}, sync_dist=True)
+        means = torch.tensor([sum(times) / len(times) for times in values.values()], device=self.device)
+        named = {f"valid/{name}": mean for name, mean in zip(values, mean_over_processes(means), strict=True)}
+        self.log_dict(named, logger=False)
+        self._write(named)
 
     def on_validation_end(self) -> None:
         """Let go of the gathered weights."""

@@ -17,7 +17,9 @@ class Monitor(Callback):
 
     `speed/steps_per_second` and `speed/windows_per_second`; `speed/waiting_share`, the part of the time between the end
     of a batch and the start of the next, in which data are read; `memory/peak_gib`, the largest memory allocated on a
-    CUDA device so far, or without one the largest resident memory of the process.
+    CUDA device so far, or without one the largest resident memory of the process. Beside them
+    `speed/training_seconds`, the time of all steps up to here: a training that goes on from a checkpoint goes on from
+    the time that it had taken until then.
 
     Args:
         batch_size: windows of an optimiser step, over all processes.
@@ -25,7 +27,19 @@ class Monitor(Callback):
 
     def __init__(self, batch_size: int):
         self.batch_size = batch_size
-        self._restart()
+        self._spent = self._waited = self._seconds = 0.0
+        self._steps, self._first = 0, True
+        self._started: float | None = None  # of the batch that is computed now
+        self._ended: float | None = None  # of the one before it
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time of all steps so far, the one at whose end a checkpoint is written included."""
+        running = 0.0 if self._started is None else time.perf_counter() - self._started
+        return {"seconds": self._seconds + running}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the time that the training had taken."""
+        self._seconds = state_dict["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Note how long the batch was waited for."""
@@ -33,6 +47,7 @@ class Monitor(Callback):
         if self._ended is not None:
             self._waited += now - self._ended
             self._spent += now - self._ended
+            self._seconds += now - self._ended
         self._started = now
 
     def on_train_batch_end(
@@ -40,10 +55,12 @@ class Monitor(Callback):
     ) -> None:
         """Log every few steps."""
         self._ended = time.perf_counter()
+        spent, self._started = self._ended - self._started, None
+        self._seconds += spent
         if self._first:  # the first batch starts threads, chooses algorithms and compiles
             self._first = False
             return
-        self._spent += self._ended - self._started
+        self._spent += spent
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._steps += 1
@@ -59,6 +76,7 @@ class Monitor(Callback):
         for name, value in values.items():
             if value is not None:
                 trainer.logger.experiment.add_scalar(name, value, trainer.global_step)
+        self._write_seconds(trainer)
         self._spent = self._waited = 0.0
         self._steps = 0
 
@@ -66,10 +84,13 @@ class Monitor(Callback):
         """Stop the clock."""
         self._ended = None
 
-    def _restart(self) -> None:
-        self._spent = self._waited = self._started = 0.0
-        self._steps, self._first = 0, True
-        self._ended: float | None = None
+    def on_train_end(self, trainer: Trainer, module: SurrogateModule) -> None:
+        """Tell the time of the whole training."""
+        if trainer.global_step % trainer.log_every_n_steps:
+            self._write_seconds(trainer)
+
+    def _write_seconds(self, trainer: Trainer) -> None:
+        trainer.logger.experiment.add_scalar("speed/training_seconds", self._seconds, trainer.global_step)
 
 
 def _peak_memory(device: torch.device) -> float | None:

@@ -25,9 +25,10 @@ def create_strategy(settings: TrainerConfig) -> Strategy | str:
     """The strategy of these settings, in Lightning's terms.
 
     Raises:
-        ValueError: several devices, but the processes were not started by a launcher.
+        ValueError: several devices, but the processes were not started by a launcher, or were, but another number.
     """
     world = settings.devices * settings.nodes
+    _check_launched(settings)
     if world == 1:
         return "auto"
     if not any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK", "SLURM_PROCID")):
@@ -36,6 +37,27 @@ def create_strategy(settings: TrainerConfig) -> Strategy | str:
             f" start the command with `torchrun --nproc-per-node {settings.devices}`, or with `srun`."
         )
     return Sharded(world) if shares_weights(settings) else "ddp"
+
+
+def _check_launched(settings: TrainerConfig) -> None:
+    """Raise a ValueError where a launcher started another number of processes than the settings have devices.
+
+    In a SLURM allocation only `srun` tells the number of tasks of its step: the script around it is one process.
+    """
+    for launcher, total, machines in (
+        ("torchrun", "WORLD_SIZE", "GROUP_WORLD_SIZE"),
+        ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"),
+    ):
+        if total not in os.environ:
+            continue
+        started, nodes = int(os.environ[total]), int(os.environ.get(machines, 1))
+        if started != settings.devices * settings.nodes:
+            keys = f"`trainer.devices={started // nodes}`" + (f" and `trainer.nodes={nodes}`" if nodes > 1 else "")
+            raise ValueError(
+                f"`trainer.devices` (={settings.devices}) × `trainer.nodes` (={settings.nodes}) must be the number of"
+                f" processes that {launcher} started (={started}): give {keys}, or start another number."
+            )
+        return
 
 
 def shares_weights(settings: TrainerConfig) -> bool:

@@ -3,7 +3,9 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from cliffsteer.training.config import TrainConfig
+from cliffsteer.comparison import HOW
+from cliffsteer.training.config import MANNER, TrainConfig
+from cliffsteer.training.engine import MAY_CHANGE
 
 
 def minimal(**parts):
@@ -50,6 +52,16 @@ def test_a_hydra_config_gives_the_same():
         ({"trainer": {"ema_decay": 1.0}}, r"`trainer.ema_decay` \(=1.0\) must be below 1"),
         ({"optimizer": {"lr": 0.0}}, r"`optimizer.lr` \(=0.0\) must be positive"),
         ({"optimizer": {"lr": float("nan")}}, r"`optimizer.lr` \(=nan\) must be positive"),
+        ({"optimizer": {"lr": float("inf")}}, r"`optimizer.lr` \(=inf\) must be positive and finite"),
+        ({"loss": {"sobolev": float("inf")}}, r"`loss.sobolev` \(=inf\) must be a finite number"),
+        (
+            {"schedule": {"name": "constant", "final_factor": 0.5}},
+            r"`schedule.final_factor` \(=0.5\) does nothing for `schedule.name` 'constant': leave it at 0.01, or take",
+        ),
+        (
+            {"optimizer": {"name": "sgd", "eps": 1e-3}},
+            r"`optimizer.eps` \(=0.001\) does nothing for `optimizer.name` 'sgd'",
+        ),
         ({"optimizer": {"name": "adam_w"}}, r"`optimizer.name` \(='adam_w'\) must be one of .* Did you mean 'adamw'\?"),
         ({"schedule": {"name": "cosin"}}, r"`schedule.name` .* Did you mean 'cosine'\?"),
         ({"data": {"root": "d", "augment": "rotate"}}, r"`data.augment` .* Did you mean 'rotations'\?"),
@@ -79,6 +91,17 @@ def test_a_hydra_config_gives_the_same():
 def test_refusals(change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.from_dict(minimal(**change))
+
+
+def test_keys_that_change_the_result_are_no_matter_of_manner():
+    assert MANNER.keys() == {"data", "trainer"}
+    assert MANNER["data"] == ("workers",)
+    assert {"devices", "log_every", "progress"} <= set(MANNER["trainer"])
+    assert not {"seed", "steps", "ema_decay", "precision", "accumulate", "gradient_clip"} & set(MANNER["trainer"])
+    assert {"data.workers", "trainer.progress", "trainer.steps", "data.root"} <= MAY_CHANGE
+    assert not {"trainer.seed", "data.batch_size", "trainer.precision"} & MAY_CHANGE
+    assert {"seed", "progress"} <= set(HOW["trainer"])
+    assert "steps" not in HOW["trainer"]
 
 
 def test_whole_numbers_do_for_floats_and_paths_for_strings(tmp_path):

@@ -1,8 +1,12 @@
+import os
+import signal
 from itertools import chain, islice
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
-from cliffsteer.training.data import ShuffledBatches
+from cliffsteer.training.data import ShuffledBatches, readers
 
 
 def test_a_pass_gives_every_window_once_and_the_next_another_order():
@@ -47,3 +51,31 @@ def test_accumulated_batches_make_up_a_batch():
 def test_no_windows():
     with pytest.raises(ValueError, match=r"`size` \(=0\)"):
         ShuffledBatches(0, 4, seed=0)
+
+
+class Deadly(torch.utils.data.Dataset):
+    """Reading it ends the process."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # quicker than spawning, and nothing is computed
+def test_readers_that_die_or_cannot_start_tell_which_key_to_change():
+    import resource
+
+    message = r"^`data.workers` \(=1\): the reader processes did not last \(.*\); take fewer"
+    with pytest.raises(RuntimeError, match=message), readers(1):
+        next(iter(DataLoader(Deadly(), num_workers=1, multiprocessing_context="fork")))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(RuntimeError, match=message), readers(1):
+            os.pipe()  # as a process does that is started
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with pytest.raises(RuntimeError, match=r"^another"), readers(1):
+        raise RuntimeError("another")

@@ -100,5 +100,37 @@ def test_several_devices_need_a_launcher(small, tmp_path, monkeypatch):
     assert create_strategy(TrainerConfig(strategy="fsdp")) == "auto"
 
 
+@pytest.mark.parametrize(
+    ("environment", "settings", "message"),
+    [
+        ({"WORLD_SIZE": "2"}, {}, r"`trainer.devices` \(=1\) × .* torchrun started \(=2\): give `trainer.devices=2`,"),
+        ({"WORLD_SIZE": "4"}, {"devices": 2}, r"`trainer.devices` \(=2\) .* \(=4\): give `trainer.devices=4`,"),
+        (
+            {"WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2"},
+            {"devices": 4},
+            r"\(=8\): give `trainer.devices=4` and `trainer.nodes=2`",
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2"},
+            {},
+            r"srun started \(=8\): give `trainer.devices=4` and `trainer.nodes=2`",
+        ),
+    ],
+)
+def test_as_many_processes_as_devices(monkeypatch, environment, settings, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        create_strategy(TrainerConfig(**settings))
+
+
+def test_one_process_in_a_larger_allocation(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the script, which srun did not start
+    assert create_strategy(TrainerConfig()) == "auto"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("WORLD_SIZE", "1")  # of torchrun, in a task of srun
+    assert create_strategy(TrainerConfig()) == "auto"
+
+
 def test_total_norm():
     assert total_norm([torch.tensor([3.0]), torch.tensor(4.0)]).item() == pytest.approx(5.0)
