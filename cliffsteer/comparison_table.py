@@ -19,14 +19,14 @@ from cliffsteer.storage import replacing_file
 
 @dataclass(frozen=True)
 class Column:
-    """A number of every run.
+    """A number of every run, at least 0.
 
     Args:
         key: its name in the CSV files.
         title: its heading.
         value: reads it from the metrics.
         written: writes a number for people.
-        spread: whether it differs between seeds.
+        spread: whether the seed decides it; the speed of the machine does not follow the seeds, so it has a mean only.
     """
 
     key: str
@@ -36,17 +36,24 @@ class Column:
     spread: bool = True
 
 
-def columns(metrics: Mapping[str, Any]) -> list[Column]:
-    """The columns for runs that were measured like this one."""
+def columns(metrics: Mapping[str, Any], coarse: bool = False) -> list[Column]:
+    """The columns for runs that were measured like this one.
+
+    Args:
+        metrics: of the run.
+        coarse: whether there are coarse solvers, with which the time for a frame is to be compared.
+    """
     fields = list(metrics["one_step"]["model"]["fields"])
     unit = metrics["dataset"].get("time_unit", "s")
     found = [
         Column("weights", "weights", comparison.weights, _whole, False),
         Column("flops", "FLOPs a sample", comparison.flops, _large, False),
         Column("training_trajectories", "training trajectories", comparison.training_trajectories, _whole, False),
-        Column("training_seconds", "training, s", comparison.training_seconds, _short),
-        Column("samples_per_second", "samples/s", comparison.throughput, _short),
+        Column("training_seconds", "training, s", comparison.training_seconds, _short, False),
+        Column("samples_per_second", "samples/s", comparison.throughput, _short, False),
     ]
+    if coarse:
+        found.append(Column("seconds_per_frame", "s a frame", comparison.frame_seconds, _tiny, False))
     parts = {"one_step": "one step"}
     if "rollout" in metrics:
         parts["rollout"] = f"{metrics['rollout']['steps']} steps"
@@ -70,6 +77,11 @@ def columns(metrics: Mapping[str, Any]) -> list[Column]:
     return [*found, Column("equivariance", "symmetry violation", comparison.violation, _tiny)]
 
 
+def columns_of(runs: Sequence[Run]) -> list[Column]:
+    """The columns for these runs, which were measured alike."""
+    return columns(runs[0].metrics, bool(comparison.coarse_solvers([run.metrics for run in runs])))
+
+
 def write_comparison(runs: Sequence[Run], out: str | Path, title: str = "cliffsteer comparison") -> Path:
     """Write table.md, table.csv (a row per group), runs.csv (a row per run), the plots as PNG, and compare.html.
 
@@ -87,7 +99,7 @@ def write_comparison(runs: Sequence[Run], out: str | Path, title: str = "cliffst
     """
     groups, out = group_runs(runs), Path(out)
     metrics = runs[0].metrics
-    table, unit = columns(metrics), metrics["dataset"].get("time_unit", "s")
+    table, unit = columns_of(runs), metrics["dataset"].get("time_unit", "s")
     figures = {
         "rollouts": rollout_figure(groups, metrics["dataset"]["dt"], unit),
         "error_versus_cost": cost_figure(groups),
@@ -102,7 +114,7 @@ def write_comparison(runs: Sequence[Run], out: str | Path, title: str = "cliffst
             "compare.html",
             title=title,
             header=["Network", "seeds", *(column.title for column in table)],
-            rows=[*_rows(groups, table), _persistence(metrics, table)],
+            rows=[*_rows(groups, table), *_baselines(groups, table)],
             text=describe(groups),
             figures={CAPTIONS[name]: png(figure) for name, figure in figures.items()},
             groups={group.label: [_told(run) for run in group.runs] for group in groups},
@@ -126,8 +138,8 @@ CAPTIONS = {
 
 
 def markdown(groups: Sequence[Group], table: Sequence[Column]) -> str:
-    """The table in Markdown, a row per group and one for persistence."""
-    rows = [*_rows(groups, table), _persistence(groups[0].runs[0].metrics, table)]
+    """The table in Markdown, a row per group and one for each baseline: persistence, coarse solvers."""
+    rows = [*_rows(groups, table), *_baselines(groups, table)]
     lines = [["network", "seeds", *(column.title for column in table)], ["---"] * (2 + len(table)), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
@@ -145,7 +157,7 @@ def group_csv(groups: Sequence[Group], table: Sequence[Column]) -> str:
             row.append(None if found is None else found.mean)
             if column.spread:
                 one = found is None or found.half is None
-                row += [None] * 3 if one else [found.error, found.mean - found.half, found.mean + found.half]
+                row += [None] * 3 if one else [found.error, *_interval(found)]
         rows.append(row)
     return _csv([header, *rows])
 
@@ -166,6 +178,8 @@ def describe(groups: Sequence[Group]) -> str:
         f" ({data['windows']} windows). NRMSE √(E|û − u|² / E|u|²) and VRMSE are means over fields; persistence"
         " predicts no change."
     )
+    if comparison.coarse_solvers([run.metrics for group in groups for run in group.runs]):
+        text += " Solvers with fewer cells are that of the data, interpolated: what their time buys without a network."
     if any(len(group.runs) > 1 for group in groups):
         text += (
             " Over several seeds: mean ± standard error [95 % confidence interval by Student's t]; the seeds are those"
@@ -194,18 +208,27 @@ def _cell(found: Estimate | None, column: Column) -> str:
         return "–"
     if found.half is None or not column.spread:
         return column.written(found.mean)
-    numbers = (found.mean, found.error, found.mean - found.half, found.mean + found.half)
+    numbers = (found.mean, found.error, *_interval(found))
     mean, error, low, high = map(column.written, numbers)
     return f"{mean} ± {error} [{low}, {high}]"
 
 
-def _persistence(metrics: Mapping[str, Any], table: Sequence[Column]) -> list[str]:
-    """The row of persistence, which has errors and no costs."""
-    still = {part: {"model": metrics[part]["persistence"]} for part in ("one_step", "rollout") if part in metrics}
-    values = [column.value(still) for column in table]
-    return ["persistence", "–"] + [
-        "–" if value is None else column.written(value) for column, value in zip(table, values, strict=True)
-    ]
+def _interval(found: Estimate) -> tuple[float, float]:
+    """Ends of the confidence interval; what is measured here is never below 0."""
+    return max(0.0, found.mean - found.half), found.mean + found.half
+
+
+def _baselines(groups: Sequence[Group], table: Sequence[Column]) -> list[list[str]]:
+    """A row for persistence, which has errors and no costs, and one for each coarse solver."""
+    metrics = [run.metrics for group in groups for run in group.runs]
+    parts = [part for part in ("one_step", "rollout") if part in metrics[0]]
+    found = {"persistence": {part: {"model": metrics[0][part]["persistence"]} for part in parts}}
+    rows = []
+    for name, baseline in (found | comparison.coarse_solvers(metrics)).items():
+        values = [column.value(baseline) for column in table]
+        cells = ["–" if value is None else column.written(value) for column, value in zip(table, values, strict=True)]
+        rows.append([name, "–", *cells])
+    return rows
 
 
 def _told(run: Run) -> str:

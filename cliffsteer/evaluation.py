@@ -1,11 +1,11 @@
-"""How good a Stepper is, on enumerated windows, beside persistence: errors, rollouts, turned test sets, symmetry."""
+"""How good a Stepper is, on enumerated windows, beside baselines: errors, rollouts, turned test sets, symmetry."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from cliffsteer.surrogate import Surrogate
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.transformed import ROTATED, TurnedWindows, turning_symmetries
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def evaluate(
@@ -41,6 +41,7 @@ def evaluate(
     rotated: str = "one",
     boosted: TrajectoryDataset | None = None,
     quantities: Mapping[str, Quantity] | None = None,
+    coarse: Mapping[str, Stepper] | None = None,
 ) -> dict[str, Any]:
     """Measure a stepper on held-out trajectories. Nothing is drawn at random: every window is enumerated.
 
@@ -56,13 +57,14 @@ def evaluate(
         rotated: measure the same windows turned by symmetries of the grid, each by "one" or by "all"; or "none".
         boosted: trajectories of the same system seen from moving frames, on a grid with a time axis.
         quantities: further numbers of frames whose drift is measured, as for `Drifts`.
+        coarse: coarse solvers to stand beside persistence, `CoarseSolver` by factor.
 
     Returns:
-        JSON-ready: "one_step" and "rollout" with the errors of "model" and "persistence" (as `FieldErrors` gives them,
-        a value per lead time), and in "rollout" also "correlation", "spectrum", "divergence", "drift" and "stable" (as
-        the classes of `cliffsteer.metrics` do); "rotated" and "boosted" with "one_step" and "rollout" of those;
-        "equivariance"; and "dataset" and "settings", what it was measured on and how. For anything but a surrogate
-        normalized_mse, component_mse and the equivariance error are left out.
+        JSON-ready: "one_step" and "rollout" with the errors of "model", of "persistence" and, in "coarse", of each of
+        those (as `FieldErrors` gives them, a value per lead time), and in "rollout" also "correlation", "spectrum",
+        "divergence", "drift" and "stable" (as the classes of `cliffsteer.metrics` do); "rotated" and "boosted" with
+        "one_step" and "rollout" of those; "equivariance"; and "dataset" and "settings", what it was measured on and
+        how. For anything but a surrogate normalized_mse, component_mse and the equivariance error are left out.
 
     Raises:
         ValueError: fields, grid or time step that differ, a history shorter than the stepper's, trajectories too
@@ -83,6 +85,10 @@ def evaluate(
     def errors(windows: Dataset, who: Stepper = stepper) -> dict[str, Any]:
         return rollout_errors(who, windows, batch_size, scales)
 
+    def baselines(windows: Dataset) -> dict[str, Any]:
+        found = {"persistence": errors(windows, persistence)}
+        return found | ({"coarse": _coarse_errors(coarse, lambda who: errors(windows, who))} if coarse else {})
+
     persistence, windows = Persistence.of(stepper), cut(trajectories, 1, stride)
     result: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -94,7 +100,7 @@ def evaluate(
             "rollout_stride": rollout_stride,
             "rotated": rotated,
         },
-        "one_step": {"model": errors(windows), "persistence": errors(windows, persistence)},
+        "one_step": {"model": errors(windows), **baselines(windows)},
     }
     if isinstance(stepper, nn.Module):
         result["weights"] = count_weights(stepper)
@@ -107,7 +113,7 @@ def evaluate(
             "steps": rollout_steps,
             "windows": len(parts["rollout"]),
             "model": measured.pop("errors"),
-            "persistence": errors(parts["rollout"], persistence),
+            **baselines(parts["rollout"]),
             **measured,
         }
     if rotated != "none" and (symmetries := turning_symmetries(stepper.spec.algebra, stepper.grid)):
@@ -237,7 +243,9 @@ def equivariance_error(stepper: Stepper, frames: Tensor, parameters: Tensor) -> 
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], tolerance: float = 1e-4
 ) -> list[tuple[str, float | None, float | None]]:
-    """The numbers in which two results of `evaluate` differ; those of "cost", "training" and "boosted" are left out.
+    """The numbers in which two results of `evaluate` differ.
+
+    Those of "cost", "training", "boosted" and "coarse" are left out.
 
     Args:
         before: a result, perhaps read from JSON.
@@ -249,6 +257,7 @@ def differences(
     """
     old, new = (dict(_numbers(_finite(result))) for result in (before, now))
     names = [name for name in old | new if name.partition(".")[0] not in ("cost", "training", "boosted")]
+    names = [name for name in names if name.split(".")[1:2] != ["coarse"]]
     found = [(name, old.get(name), new.get(name)) for name in names]
     return [entry for entry in found if not _close(*entry[1:], tolerance)]
 
@@ -272,6 +281,18 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float | None]]:
         yield from _numbers(item, f"{name}.{key}".strip("."))
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         yield name, value
+
+
+def _coarse_errors(
+    coarse: Mapping[str, Stepper], errors: Callable[[Stepper], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    found = {}
+    for factor, solver in coarse.items():
+        try:
+            found[factor] = errors(solver)
+        except ValueError as error:
+            raise ValueError(f"`coarse`: the solver on a grid {factor} times coarser failed: {error}") from error
+    return found
 
 
 def _close(a: float | None, b: float | None, tolerance: float) -> bool:

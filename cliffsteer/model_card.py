@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cliffsteer.overrides import override
+
 if TYPE_CHECKING:
     from cliffsteer.datasets import Recipe
     from cliffsteer.surrogate import Surrogate
@@ -90,7 +92,7 @@ def _data(training: Mapping[str, Any], recipe: Recipe | None) -> Iterable[str]:
     yield (inspect.getdoc(type(solver)) or "").partition("\n")[0]
     yield system(solver)
     root = training.get("data", {}).get("root") or f"data/{recipe.solver}"
-    command = shlex.join(["cliffsteer", "generate", *recipe_overrides(recipe), f"out={root}"])
+    command = shlex.join(["cliffsteer", "generate", *recipe_overrides(recipe), override("out", root)])
     yield f"The same data, byte for byte where the versions are the same:\n\n```bash\n{command}\n```"
 
 

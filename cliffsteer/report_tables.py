@@ -125,14 +125,15 @@ def _spectrum(runs: _Runs) -> Table:
 
 def _kept(runs: _Runs) -> Table:
     first = runs[0][1]["rollout"]
-    fields, divergences = first["drift"]["model"]["fields"], first.get("divergence", {}).get("fields", {})
+    fields = first["drift"]["model"]["fields"]
+    divergences = first.get("divergence", {}).get("model", {}).get("fields", {})
     header = ["Network", *(f"{field}, {what}" for field in fields for what in ("mean", "energy"))]
     header += [f"{field}, divergence" for field in divergences]
     rows = []
     for name, rollout, who in [*((n, m["rollout"], "model") for n, m in runs), ("truth", first, "truth")]:
         drift = rollout["drift"][who]["fields"]
         row = [name, *(number(drift[field][what][-1]) for field in fields for what in ("mean", "energy"))]
-        rows.append([*row, *(number(rollout["divergence"]["fields"][field][who][-1]) for field in divergences)])
+        rows.append([*row, *(number(rollout["divergence"][who]["fields"][field][-1]) for field in divergences)])
     text = (
         f"Drift over {first['steps']} steps of the mean of each field and of its square, relative to the size of the"
         " field at the start"

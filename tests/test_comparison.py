@@ -122,10 +122,11 @@ def test_the_table_holds_mean_error_and_interval():
     ]
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
     assert [row["network"] for row in rows] == ["cs", "plain", "cs-less", "persistence"]
-    assert rows[0]["NRMSE, one step"] == "0.2000 ± 0.0577 [-0.0484, 0.4484]"
+    assert rows[0]["NRMSE, one step"] == "0.2000 ± 0.0577 [0.0000, 0.4484]"
     assert rows[0]["NRMSE, 3 steps"].startswith("0.6000 ± 0.1732")
     assert rows[0]["NRMSE rotated, one step"].startswith("0.4000 ± 0.1155")
     assert rows[0]["weights"] == "1,234"
+    assert (rows[0]["samples/s"], rows[0]["training, s"]) == ("50", "20")  # of the machine, not of the seeds
     assert rows[0]["FLOPs a sample"] == "2.5 M"
     assert rows[2]["NRMSE, one step"] == "0.6000"
     assert rows[3]["VRMSE, 3 steps"] == "6.0000"

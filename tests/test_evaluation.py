@@ -118,7 +118,8 @@ def test_rollouts_are_measured_in_every_way(held_out):
     assert result["correlation"]["fields"]["density"]["lasting_0.9"] == 1.0
     assert result["correlation"]["fields"]["density"]["time_0.9"] == 9.0  # 3 steps of 3 s
     assert max(result["spectrum"]["fields"]["density"]["error"]["low"]) < 0.1
-    assert set(result["divergence"]["fields"]) == {"velocity"}
+    assert set(result["divergence"]["model"]["fields"]) == {"velocity"}
+    assert list(result["divergence"]) == list(result["drift"])  # one order of keys: who, then fields
     truth = result["drift"]["truth"]
     for who in ("model", "truth"):  # advection by closed walls loses little smoke
         assert result["drift"][who]["quantities"]["mass"] == pytest.approx(truth["quantities"]["mass"], abs=0.02)

@@ -12,7 +12,7 @@ from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import read_metrics, read_saved
 from cliffsteer.comparison import Run, group_runs
-from cliffsteer.comparison_table import columns, markdown, write_comparison
+from cliffsteer.comparison_table import columns_of, markdown, write_comparison
 
 logger = logging.getLogger(__name__)
 
@@ -38,5 +38,5 @@ def run(config: DictConfig) -> None:
         raise UsageError("`runs` holds no evaluated run: give some, as in `cliffsteer compare runs/a runs/b`.")
     page = write_comparison(runs, output_folder(config), config.title)
     groups = group_runs(runs)
-    sys.stdout.write(markdown(groups, columns(runs[0].metrics)))
+    sys.stdout.write(markdown(groups, columns_of(runs)))
     sys.stdout.write(f"\nTable, plots and page: {page}\n")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from cliffsteer.commands.coarse import check_factors, coarse_solvers, own_cost
 from cliffsteer.commands.errors import UsageError
-from cliffsteer.commands.runs import load_surrogate, open_split, read_entry, training_facts
+from cliffsteer.commands.runs import load_surrogate, open_split, read_entry, require_fit, training_facts
 from cliffsteer.cost import cost
 from cliffsteer.datasets import check_shards
 from cliffsteer.evaluation import evaluate, write_metrics
+from cliffsteer.overrides import override
 from cliffsteer.report import write_report
 
 logger = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ def run(config: DictConfig) -> None:
     for name, least in (("steps", 0), ("batch_size", 1), ("stride", 1)):
         if config[name] < least:
             raise UsageError(f"`{name}` (={config[name]}) must be at least {least}.")
+    check_factors(config.coarse)
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)
+    require_fit(trajectories, "root", surrogate, config.run)
     check_shards(trajectories)
     longest = trajectories.n_frames - (surrogate.history if config.history is None else config.history)
     steps = max(0, min(config.steps, longest))
@@ -43,7 +46,13 @@ def run(config: DictConfig) -> None:
     boosted = None
     if config.boosted is not None:
         boosted = open_split(surrogate, config.boosted, config.split)
+        require_fit(boosted, "boosted", surrogate, config.run)
         check_shards(boosted)
+    price, solvers = cost(surrogate, config.batch_size), {}
+    if config.coarse is not None:
+        solvers = coarse_solvers(config.coarse, surrogate, trajectories, config.batch_size, price["seconds_per_frame"])
+        price["solver"] = own_cost(surrogate, trajectories, config.batch_size)
+        price["coarse"] = {str(factor): solver.cost() for factor, solver in solvers.items()}
     metrics = evaluate(
         surrogate,
         trajectories,
@@ -53,9 +62,10 @@ def run(config: DictConfig) -> None:
         stride=config.stride,
         rotated=config.rotated,
         boosted=boosted,
+        coarse={str(factor): solver.stepper for factor, solver in solvers.items()},
     )
     metrics |= {
-        "cost": cost(surrogate, config.batch_size),
+        "cost": price,
         "training": training_facts(config.run, surrogate),
         "command": command(config),
     }
@@ -77,19 +87,17 @@ def run(config: DictConfig) -> None:
 
 def command(config: DictConfig) -> str:
     """The command line that measures the same, whatever the defaults are."""
-    names = ("run", "root", "split", "history", "steps", "batch_size", "stride", "rotated", "boosted")
-    words = [f"{name}={_written(config[name])}" for name in names if config[name] is not None]
+    names = ("run", "root", "split", "history", "steps", "batch_size", "stride", "rotated", "boosted", "coarse")
+    values = OmegaConf.to_container(config, resolve=True)
+    words = [override(name, values[name]) for name in names if values[name] is not None]
     return shlex.join(["cliffsteer", "evaluate", *words])
 
 
-def _written(value: Any) -> str:
-    """A value in the grammar of Hydra's overrides; folders of a sweep hold a `=`."""
-    text = str(value)
-    return text if re.fullmatch(r"[\w./:+-]+", text) else "'{}'".format(text.replace("'", "\\'"))
-
-
 def table(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """Lines for people: one-step and last rollout error per field, beside persistence, and the equivariance error."""
+    """Lines for people: one-step and last rollout error per field, beside persistence, and the equivariance error.
+
+    Of coarse solvers the mean over fields and the time for a frame, in ms, beside those of the network.
+    """
     parts = {"one step": metrics["one_step"]}
     if "rollout" in metrics:
         parts[f"{metrics['rollout']['steps']} steps"] = metrics["rollout"]
@@ -101,6 +109,13 @@ def table(metrics: Mapping[str, Any]) -> Iterator[str]:
             model, still = (_last_nrmse(part[who], name) for who in ("model", "persistence"))
             cells += f"{model:>12.4g}  ({model / still:>6.3g})" if still else f"{model:>12.4g}" + " " * 10
         yield f"  {title:10}{cells}"
+    for factor, price in metrics.get("cost", {}).get("coarse", {}).items():
+        shown = [f"{title} {_last_nrmse(part['coarse'][factor], 'overall'):.4g}" for title, part in parts.items()]
+        ratio = price["seconds_per_frame"] / metrics["cost"]["seconds_per_frame"]
+        yield (
+            f"  solver with {' x '.join(map(str, price['cells']))} cells, overall: {', '.join(shown)}, at {ratio:.3g}"
+            " of the network's time"
+        )
     for word in ("rotated", "boosted"):
         if word in metrics:
             last = {"one step": "one_step", f"{metrics.get('rollout', {}).get('steps')} steps": "rollout"}

@@ -157,11 +157,9 @@ def _interventions(stepper: Guarded, out: Path) -> str:
         f"Frames of the surrogate: {counts['surrogate']}, rejected: {counts['rejected']}, handed back to the solver:"
         f" {counts['handed back']}"
     ]
-    lines += [
-        f"  step {event.step:4}: {event.guard} {event.score:.4g}, allowed is {event.threshold:.4g}; the rejected step"
-        f" was off by {event.error:.2g}, most at cell {event.cell}"
-        for event in stepper.events
-    ]
+    for guard in dict.fromkeys(event.guard for event in stepper.events):
+        steps = [event.step for event in stepper.events if event.guard == guard]
+        lines.append(f"  {guard}: tripped {len(steps)} times, from step {steps[0]} to step {steps[-1]}")
     return "\n".join(lines) + "\n"
 
 

@@ -7,9 +7,9 @@ import sys
 from omegaconf import DictConfig
 
 from cliffsteer.commands.errors import UsageError
-from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.commands.runs import load_surrogate, open_split, require_fit
 from cliffsteer.datasets import check_shards, read_manifest, verify
-from cliffsteer.evaluation import differences, evaluate
+from cliffsteer.evaluation import FORMAT_VERSION, differences, evaluate
 
 
 def run(config: DictConfig) -> None:
@@ -51,7 +51,13 @@ def _run(config: DictConfig) -> None:
             f"`run` (={config.run}) was saved without the metrics of an evaluation: `cliffsteer evaluate` measures it,"
             " `cliffsteer publish` saves it with them."
         )
+    if metrics.get("format_version") != FORMAT_VERSION:
+        raise UsageError(
+            f"`run` (={config.run}) was evaluated by another cliffsteer, which wrote other metrics: `cliffsteer"
+            " evaluate` and `cliffsteer publish` it again."
+        )
     trajectories = open_split(surrogate, config.root, metrics["dataset"]["split"])
+    require_fit(trajectories, "root", surrogate, config.run)
     check_shards(trajectories)
     again = evaluate(surrogate, trajectories, batch_size=config.batch_size, **metrics["settings"])
     found = differences(metrics, again, config.tolerance)

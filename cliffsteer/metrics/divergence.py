@@ -73,18 +73,17 @@ class Divergence(Metric):
         self.frames += len(truth)
 
     def compute(self) -> dict[str, Any]:
-        """``{"fields": {field: {"model": [value per lead time], "truth": [...]}}}``, of fields that have a divergence.
+        """Of fields with a divergence: ``{"model": {"fields": {field: [value per lead time]}}, "truth": the same}``.
 
         Raises:
             ValueError: nothing was added yet.
         """
         check_seen("Divergence", self.frames)
         values = ratio(self.sources, self.gradients).sqrt()
-        fields = {
-            field.name: {who: values[j, :, i].tolist() for j, who in enumerate(("model", "truth"))}
-            for i, field in enumerate(self.measured)
+        return {
+            who: {"fields": {field.name: values[j, :, i].tolist() for i, field in enumerate(self.measured)}}
+            for j, who in enumerate(("model", "truth"))
         }
-        return {"fields": fields}
 
 
 def has_divergence(field: Field, grid: Grid) -> bool:

@@ -5,7 +5,9 @@ Every network maps (batch, in_channels, blade, *grid) to (batch, out_channels, b
 
 from __future__ import annotations
 
+import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +24,8 @@ from cliffsteer.models.fno import FNO
 from cliffsteer.models.resnet import ResNet
 from cliffsteer.models.unet import UNet
 from cliffsteer.suggestions import check_options, suggestion
+
+logger = logging.getLogger(__name__)
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "csresnet": CSResNet,
@@ -61,8 +65,31 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
 
 
 def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
-    """Options of a network, with the boundary of the data's grid in place of ``padding="grid"``."""
-    return {**options, "padding": grid} if options.get("padding") == "grid" else dict(options)
+    """Options of a network, with what the data's grid has in place of ``padding="grid"`` and ``extent="grid"``.
+
+    Raises:
+        ValueError: lengths in several units in place of an extent.
+    """
+    fitted = dict(options)
+    if options.get("padding") == "grid":
+        fitted["padding"] = grid
+    if options.get("extent") == "grid":
+        if len(set(grid.unit)) > 1:
+            raise ValueError(f"`extent` (='grid') needs a grid of one unit, this one is in {', '.join(grid.unit)}.")
+        fitted["extent"] = grid.extent
+        if not grid.is_periodic and not options.get("domain_padding"):
+            _warn_of_walls(grid.boundary)
+    return fitted
+
+
+@functools.cache
+def _warn_of_walls(boundary: tuple[tuple[str, str], ...]) -> None:
+    """Say once that Fourier space stands for a periodic domain."""
+    logger.warning(
+        "Spectral layers take the domain as periodic, but its sides are %s: what leaves on one side comes in on the"
+        " other; give the network `domain_padding`, as 0.25, or take another.",
+        ", ".join(" and ".join(dict.fromkeys(sides)) for sides in boundary),
+    )
 
 
 __all__ = [

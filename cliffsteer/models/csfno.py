@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.models.checks import count_blocks
 from cliffsteer.nn import MVGELU, CliffordSteerableConv, MVLinear, SteerableSpectralConv
+from cliffsteer.nn.kernels import create_kernel
 from cliffsteer.nn.norm import layer_norm
 from cliffsteer.nn.product import create_nonlinearity
+from cliffsteer.nn.strategy import STRATEGIES
 
 
 class FourierBlock(nn.Module):
@@ -52,20 +55,23 @@ class CSFNO(nn.Module):
         hidden_channels: multivectors between.
         blocks: number of blocks in each stage (the stages are alike).
         modes: highest whole frequency kept on every axis.
-        extent: length of the domain along each axis, in any one unit; default all alike.
+        extent: length of the domain along each axis, in any one unit; default all alike. In a config "grid" stands for
+            that of the data's grid.
         kernel_size: points along each axis of the local maps, odd; 1 for pointwise maps (MVLinear), without a kernel.
-        kernel: name of the local maps' kernel.
+        kernel: name of the local maps' kernel; like its options and the strategy not to be changed without one.
         kernel_options: its options.
         norm: "layer", "reference" or "none".
         nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`.
         strategy: how the local convolutions are carried out, as for `CliffordSteerableConv`.
+        domain_padding: cells of zeros between blocks and both sides of a domain that is not periodic, as a share of
+            each axis; else what leaves on one side would come in on the other.
 
     Shape:
         (batch, in_channels, blade, *grid) -> (batch, out_channels, blade, *grid).
 
     Raises:
         ValueError: an option out of its range.
-        RuntimeError: a grid with fewer than 2 · modes + 1 cells on an axis.
+        RuntimeError: a grid with fewer than 2 · modes + 1 cells on an axis, those of the padding included.
     """
 
     def __init__(
@@ -83,8 +89,15 @@ class CSFNO(nn.Module):
         norm: str | None = "layer",
         nonlinearity: str = "gelu",
         strategy: str = "auto",
+        domain_padding: float = 0,
     ):
         super().__init__()
+        _check_local(algebra, kernel_size, kernel, kernel_options, strategy)
+        if not 0 <= domain_padding < 1:
+            raise ValueError(f"`domain_padding` (={domain_padding}) must be a share from 0 to below 1.")
+        if isinstance(extent, str):
+            raise ValueError(f"`extent` (={extent!r}) must hold lengths: `fit_to_grid` puts those of a grid there.")
+        self.domain_padding = domain_padding
         count, width = count_blocks(hidden_channels, blocks), hidden_channels
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": "periodic", "strategy": strategy}
 
@@ -102,4 +115,33 @@ class CSFNO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a field of multivectors to one."""
-        return self.head(self.blocks(self.stem(x)))
+        sides = [round(self.domain_padding * n) for n in x.shape[3:]]
+        wide = F.pad(self.stem(x), [side for n in reversed(sides) for side in (n, n)])
+        y = self.blocks(wide)
+        for axis, (side, n) in enumerate(zip(sides, x.shape[3:], strict=True), 3):
+            y = y.narrow(axis, side, n)
+        return self.head(y)
+
+
+def _check_local(
+    algebra: CliffordAlgebra,
+    kernel_size: int,
+    kernel: str,
+    kernel_options: Mapping[str, Any] | None,
+    strategy: str,
+) -> None:
+    """Refuse options of the local maps that are wrong, or that pointwise maps would not read."""
+    given = {key: value for key, value in (kernel_options or {}).items() if value is not None}
+    if strategy not in STRATEGIES:
+        raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
+    if kernel_size != 1:
+        return  # the convolution checks the rest
+    create_kernel(kernel, algebra, 1, 1, 3, **given)
+    unread = {"kernel_options": given} if given else {}
+    unread |= {"kernel": kernel} if kernel != "complete" else {}
+    unread |= {"strategy": strategy} if strategy != "auto" else {}
+    for name, value in unread.items():
+        raise ValueError(
+            f"`{name}` (={value!r}) does nothing with `kernel_size` (=1), which makes the local maps pointwise: take a"
+            " kernel of 3 points or more, or leave it out."
+        )

@@ -16,10 +16,12 @@ from cliffsteer.nn import MVGELU, Downsample, MVLinear, Upsample
 
 
 class CSUNet(nn.Module):
-    """Clifford-steerable U-Net: blocks on grids of h, 2h, 4h, ... and back, with skips; E(p, q)-equivariant.
+    """Clifford-steerable U-Net: blocks on grids of h, 2h, 4h, ... and back, with skips; O(p, q)-equivariant.
 
-    Grids are halved by block means and doubled by linear interpolation, which commute with the symmetries of a
-    cell-centred grid; strided convolutions do not. So its error under these symmetries is rounding.
+    Grids are halved by block means and doubled by linear interpolation, which commute with the point symmetries of a
+    cell-centred grid; strided convolutions do not. So its error under these symmetries is rounding, and so it is, on a
+    periodic grid, under shifts by 2^(levels - 1) cells. With shifts by fewer cells, which cut the blocks, the network
+    does not commute; ``blur`` makes that error several times smaller.
 
         stem: 1×1, GELU, 1×1, GELU
         down: [blocks, block mean, 1×1] on each level but the last; blocks on the last
@@ -39,6 +41,7 @@ class CSUNet(nn.Module):
         norm: "layer", "reference" or "none".
         nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`.
         padding: a mode of `Padding`, one for all, per axis or side, or a Grid.
+        blur: how often fields are filtered with (1, 2, 1)/4 before their grid is halved, as by `Downsample`.
         strategy: how the convolutions are carried out, as for `CliffordSteerableConv`.
 
     Shape:
@@ -63,6 +66,7 @@ class CSUNet(nn.Module):
         norm: str | None = "layer",
         nonlinearity: str = "gelu",
         padding: Any = "zeros",
+        blur: int = 0,
         strategy: str = "auto",
     ):
         super().__init__()
@@ -79,7 +83,9 @@ class CSUNet(nn.Module):
             MVLinear(algebra, in_channels, widths[0]), MVGELU(), MVLinear(algebra, widths[0], widths[0]), MVGELU()
         )
         self.down = nn.ModuleList(level(width, count) for width, count in zip(widths, blocks, strict=True))
-        self.coarser = nn.ModuleList(nn.Sequential(Downsample(algebra), MVLinear(algebra, *step)) for step in steps)
+        self.coarser = nn.ModuleList(
+            nn.Sequential(Downsample(algebra, 2, blur, padding), MVLinear(algebra, *step)) for step in steps
+        )
         self.finer = Upsample(algebra, padding=padding)
         self.merge = nn.ModuleList(MVLinear(algebra, fine + coarse, fine) for fine, coarse in steps)
         self.up = nn.ModuleList(level(width, count) for width, count in zip(widths[:-1], blocks[:-1], strict=True))

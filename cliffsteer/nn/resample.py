@@ -20,30 +20,44 @@ class Downsample(nn.Module):
     Reflections and turns of the grid map blocks onto blocks, so the symmetry is kept exactly, which a strided
     convolution with an even stride does not do: it prefers the first cell of each block.
 
+    Translations commute with it by whole blocks. A binomial filter before it takes off most of the short waves that the
+    coarser grid would show as long ones, so that they nearly do by single cells as well (Zhang, "Making convolutional
+    networks shift-invariant again", ICML 2019).
+
     Args:
         algebra: the algebra.
         factor: cells of each axis in a block.
+        blur: how often the field is filtered with (1, 2, 1)/4 along each axis before.
+        padding: what is beyond the walls for the filter, a mode of `Padding`.
 
     Shape:
         (batch, channel, blade, *grid) -> (batch, channel, blade, *grid / factor).
 
     Raises:
-        ValueError: a factor below 1.
+        ValueError: a factor below 1, a blur below 0, an unknown padding.
         RuntimeError: an axis that is no multiple of the factor.
     """
 
-    def __init__(self, algebra: CliffordAlgebra, factor: int = 2):
+    def __init__(self, algebra: CliffordAlgebra, factor: int = 2, blur: int = 0, padding: Any = "zeros"):
         super().__init__()
         check_algebra(algebra)
-        self.dim, self.factor = algebra.dim, whole("factor", factor)
+        self.dim, self.factor, self.blur = algebra.dim, whole("factor", factor), whole("blur", blur, 0)
+        self.padding = Padding(algebra, self.blur, padding) if self.blur else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Average a field over blocks."""
+        if self.padding is not None:
+            x = self.padding(x)
+            for axis in range(x.ndim - self.dim, x.ndim):
+                for _ in range(self.blur):
+                    cells = x.shape[axis] - 2
+                    before, here, after = (x.narrow(axis, start, cells) for start in range(3))
+                    x = torch.lerp(here, (before + after) / 2, 0.5)
         return block_mean(x, self.factor, self.dim)
 
     def extra_repr(self) -> str:
-        """The factor."""
-        return f"factor={self.factor}"
+        """Factor and blur."""
+        return f"factor={self.factor}, blur={self.blur}"
 
 
 class Upsample(nn.Module):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from cliffsteer import CliffordAlgebra, Grid
-from cliffsteer.models import available, create
+from cliffsteer.models import available, create, fit_to_grid
 from cliffsteer.models.plain import PlainConv
 from cliffsteer.nn.kernels import KERNELS
 from cliffsteer.symmetry import lattice_symmetries
@@ -79,7 +79,8 @@ def test_csresnet_takes_global_kernels(signature):
 @pytest.mark.parametrize("signature", UP_TO_3, ids=str)
 def test_csunet_is_equivariant_to_rounding_on_all_scales(signature, padding):
     algebra = CliffordAlgebra(signature)
-    network = create("csunet", algebra, 2, 1, hidden_channels=2, blocks=(1, 1, 1), kernel_size=3, padding=padding)
+    options = {"hidden_channels": 2, "blocks": (1, 1, 1), "kernel_size": 3, "padding": padding, "blur": 2}
+    network = create("csunet", algebra, 2, 1, **options)
     x = torch.randn(1, 2, algebra.n_blades, *[12] * algebra.dim, dtype=torch.float64)
     assert_equivariant(network.double(), x, algebra, tolerance=1e-12)
 
@@ -91,6 +92,49 @@ def test_csfno_is_equivariant_and_of_any_resolution(signature):
     for size in (4, 5):
         x = torch.randn(1, 2, algebra.n_blades, *[size] * algebra.dim, dtype=torch.float64)
         assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("signature", [(1, 1), (1, 1, 1)], ids=str)
+def test_csunet_commutes_with_shifts_by_the_coarsest_cell_and_nearly_with_others_after_a_blur(signature):
+    algebra = CliffordAlgebra(signature)
+    x = torch.randn(2, 2, algebra.n_blades, *[12] * algebra.dim, dtype=torch.float64)
+    errors = {}
+    for blur in (0, 2):
+        torch.manual_seed(0)
+        options = {"hidden_channels": 4, "blocks": (1, 1, 1), "kernel_size": 3, "padding": "periodic", "blur": blur}
+        network = create("csunet", algebra, 2, 1, **options).double()
+        with torch.no_grad():
+            y = network(x)
+            for cells in (1, 4):
+                errors[blur, cells] = (network(x.roll(cells, 3)) - y.roll(cells, 3)).norm() / y.norm()
+        assert errors[blur, 4] < 1e-13
+    assert errors[0, 1] > 0.02
+    assert errors[2, 1] < errors[0, 1] / 4
+
+
+def test_csfno_takes_the_extent_of_the_grid():
+    """A box of 8 × 16 unit cells: q = (k₁/8)² + (k₂/16)², so that (1, 0) and (0, 2) are alike, and (0, 1) is not."""
+    options = fit_to_grid({"extent": "grid", "modes": 2}, Grid((8, 16)))
+    network = create("csfno", CliffordAlgebra((1, 1)), 1, 1, **WIDTH, **options)
+    assert network.blocks[0].spectral.weight.shape[1] == 8
+    with pytest.raises(ValueError, match=r"`extent` \(='grid'\) needs a grid of one unit, this one is in s, m"):
+        fit_to_grid({"extent": "grid"}, Grid((8, 8), unit=("s", "m")))
+    with pytest.raises(ValueError, match=r"`extent` \(='grid'\) must hold lengths"):
+        create("csfno", CliffordAlgebra((1, 1)), 1, 1, extent="grid")
+
+
+def test_csfno_says_that_walls_are_not_periodic_and_can_be_padded(caplog):
+    walls, options = Grid((8, 8), 1.0, "conductor"), {"extent": "grid", "modes": 2}
+    for _ in range(2):
+        fit_to_grid(options, walls)
+    fit_to_grid(options, Grid((8, 8)))
+    fit_to_grid(options | {"domain_padding": 0.25}, walls)
+    assert len(caplog.messages) == 1
+    assert "take the domain as periodic, but its sides are conductor, conductor" in caplog.text
+    network = create("csfno", CliffordAlgebra((1, 1)), 2, 1, **WIDTH, modes=2, domain_padding=0.25).double()
+    x = torch.randn(1, 2, 4, 8, 8, dtype=torch.float64)
+    assert_equivariant(network, x, CliffordAlgebra((1, 1)), tolerance=1e-12)
+    assert not torch.allclose(network(x.roll(1, 3)), network(x).roll(1, 3))  # no longer that of a periodic domain
 
 
 def test_csunet_wants_grids_that_can_be_halved():
@@ -137,6 +181,13 @@ def test_csresnet_keeps_the_scale_of_its_input():
         ("csresnet", {"algebra": 1}, "model 'csresnet' has no option 'algebra'"),
         ("csresnet", {"nonlinearity": "relu"}, r"`nonlinearity` \(='relu'\) must be 'gelu' or 'product'"),
         ("csfno", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),
+        ("csfno", {"kernel": "nonsense"}, r"`kernel` \(='nonsense'\) must be one of 'implicit', 'complete'"),
+        ("csfno", {"kernel_options": {"foo": 1}}, "kernel 'complete' has no option 'foo'"),
+        ("csfno", {"strategy": "bar"}, r"`strategy` \(='bar'\) must be one of 'auto'"),
+        ("csfno", {"kernel": "implicit"}, r"`kernel` \(='implicit'\) does nothing with `kernel_size` \(=1\)"),
+        ("csfno", {"kernel_options": {"group": "SO"}}, r"`kernel_options` \(={'group': 'SO'}\) does nothing with"),
+        ("csfno", {"strategy": "direct"}, r"`strategy` \(='direct'\) does nothing with `kernel_size` \(=1\)"),
+        ("csfno", {"domain_padding": 1}, r"`domain_padding` \(=1\) must be a share from 0 to below 1"),
         ("csunet", {"growth": 0.5}, r"`growth` \(=0.5\) must be at least 1"),
         ("csunet", {"padding": "valid"}, r"`padding` \(='valid'\) must be one of 'zeros'"),
         ("resnet", {"kernel_size": 4}, r"`kernel_size` \(=4\) must be odd"),

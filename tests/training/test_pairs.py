@@ -24,7 +24,7 @@ RECIPES = {
     "smoke_sampled": [],
     "smoke3d": [],
     "turbulence3d": [],
-    "turbulence_forced": [],
+    "turbulence_forced": ["solver.force_waves=2"],
     "maxwell3d_yee": [],
     "maxwell3d_pdearena": [],
 }
@@ -61,7 +61,7 @@ def recipe_root(tmp_path_factory):
 
     def make(name: str):
         if name not in made:
-            small = ["solver.resolution=8", "n=3", "frames=4", "skip=0", "batch=1", *RECIPES[name]]
+            small = ["solver.resolution=8", "n=3", "frames=6", "skip=0", "batch=1", *RECIPES[name]]
             values = composed("generate", f"recipe={name}", *small)
             folder = tmp_path_factory.mktemp("recipes") / name
             made[name] = generate(recipe(OmegaConf.create(values)), folder, progress=False, card=False)

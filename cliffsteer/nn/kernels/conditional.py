@@ -88,10 +88,15 @@ class ConditionalKernel(nn.Module):
         self.register_buffer("sign", sign.flatten(), persistent=False)
         self.register_buffer("path", path.flatten(), persistent=False)
         self.register_buffer("grade_of_blade", torch.tensor(algebra.grades), persistent=False)
-        with torch.no_grad():  # the mean of a white field is as small as this
-            pooled = torch.randn(4, in_channels, algebra.n_blades) * _POINTS ** (-algebra.dim / 2)
-            kernels = self.at(self._positions(), pooled)
-            self.weight.mul_(math.sqrt(len(kernels) * out_channels * algebra.n_blades) / kernels.norm())
+        if not self.weight.is_meta:
+            self._calibrate()
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        pooled = torch.randn(4, self.in_channels, self.algebra.n_blades)
+        pooled *= _POINTS ** (-self.algebra.dim / 2)  # the mean of a white field is as small as this
+        kernels = self.at(self._positions(), pooled)
+        self.weight.mul_(math.sqrt(len(kernels) * self.out_channels * self.algebra.n_blades) / kernels.norm())
 
     def forward(self, x: Tensor) -> Tensor:
         """The kernels for an input field.

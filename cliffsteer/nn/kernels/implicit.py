@@ -74,7 +74,7 @@ class ImplicitKernel(SteerableKernel):
         self.gain = gain
         nn.init.uniform_(self.shell_width, 0.4, 0.6)
         nn.init.normal_(self.weight, std=1 / math.sqrt(in_channels * algebra.n_grades))
-        if gain == "calibrated":
+        if gain == "calibrated" and not self.weight.is_meta:
             with torch.no_grad():
                 self.weight.mul_(self.forward().square().flatten(1).sum(1).mean().rsqrt())
 
