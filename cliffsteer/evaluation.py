@@ -22,7 +22,7 @@ from cliffsteer.grid import require_same_grid
 from cliffsteer.metrics import CorrelationTime, Divergence, Drifts, FieldErrors, SpectralErrors, StableSteps
 from cliffsteer.metrics.drift import Quantity
 from cliffsteer.stepper import Stepper, rollout
-from cliffsteer.storage import replacing_file
+from cliffsteer.storage import json_ready, replacing_file
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.symmetry import lattice_symmetries
 from cliffsteer.transformed import ROTATED, TurnedWindows, turning_symmetries
@@ -255,7 +255,7 @@ def differences(
     Returns:
         Name, value before and value now, None where there is none.
     """
-    old, new = (dict(_numbers(_finite(result))) for result in (before, now))
+    old, new = (dict(_numbers(json_ready(result))) for result in (before, now))
     names = [name for name in old | new if name.partition(".")[0] not in ("cost", "training", "boosted")]
     names = [name for name in names if name.split(".")[1:2] != ["coarse"]]
     found = [(name, old.get(name), new.get(name)) for name in names]
@@ -268,7 +268,7 @@ def write_metrics(metrics: Mapping[str, Any], path: str | Path) -> Path:
     Raises:
         OSError: the file cannot be written; an older one is still there.
     """
-    text = json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(json_ready(metrics), indent=2, allow_nan=False) + "\n"
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
@@ -332,12 +332,3 @@ def _described(trajectories: TrajectoryDataset) -> dict[str, Any]:
 def _device(stepper: Stepper) -> torch.device:
     parameters = stepper.parameters() if isinstance(stepper, nn.Module) else iter(())
     return next((p.device for p in parameters), torch.device("cpu"))
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for every float that JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from cliffsteer.storage import replacing_file, replacing_folder
+from cliffsteer.storage import json_ready, replacing_file, replacing_folder
 
 
 def names(folder):
@@ -67,3 +67,8 @@ def test_a_new_folder_is_readable_by_others_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
+
+
+def test_what_json_cannot_hold_becomes_none():
+    value = {2: (1.5, float("nan"), float("inf")), "text": "a", "none": None, "whole": [3, True]}
+    assert json_ready(value) == {"2": [1.5, None, None], "text": "a", "none": None, "whole": [3, True]}

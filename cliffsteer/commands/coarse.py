@@ -13,13 +13,12 @@ from omegaconf import ListConfig
 from torch import Tensor
 
 from cliffsteer.baselines import CoarseSolver
-from cliffsteer.commands.couplings import native_solver, with_frame_step
+from cliffsteer.commands.couplings import native_solver, scaled_substeps, with_frame_step
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.cost import solver_seconds
 from cliffsteer.datasets import TrajectoryDataset, WindowDataset
 from cliffsteer.functional import block_mean
 from cliffsteer.nn.checks import is_whole
-from cliffsteer.solvers.base import Solver
 from cliffsteer.surrogate import Surrogate
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,9 @@ def _measured(
     if any(n % factor for n in shape):
         raise UsageError(f"`coarse` (={factor}) must divide all sides of the grid of the data, {shape}.")
     try:
-        solver = _native(trajectories, shape[-1] // factor, factor)
+        cells = shape[-1] // factor
+        substeps = scaled_substeps(trajectories, cells)
+        solver = native_solver(trajectories, cells, None if substeps is None else {"substeps": substeps})
         stepper = CoarseSolver(surrogate, with_frame_step(solver, recipe.every))
         seconds = solver_seconds(solver, block_mean(frames, factor, len(shape)), parameters, recipe.every)
     except ValueError as error:
@@ -145,11 +146,3 @@ def _measured(
             f" coarser: {error}"
         ) from error
     return Measured(stepper, solver.grid.shape, seconds)
-
-
-def _native(trajectories: TrajectoryDataset, cells: int, factor: int) -> Solver:
-    solver = native_solver(trajectories, cells)
-    substeps = getattr(solver, "substeps", 1)
-    if factor == 1 or substeps == 1:
-        return solver
-    return native_solver(trajectories, cells, {"substeps": math.ceil(substeps / factor)})

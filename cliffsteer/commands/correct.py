@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from cliffsteer.commands.couplings import native_solver, with_frame_step
+from cliffsteer.commands.couplings import native_recipe, native_solver, with_frame_step
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import device_of
@@ -33,7 +33,9 @@ from cliffsteer.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-MAY_CHANGE = ("device", "progress", "checkpoint_every", "log_every", "rollout_steps", "save_memory", "out", "resume")
+MAY_CHANGE = (
+    *("device", "progress", "checkpoint_every", "log_every", "rollout_steps", "save_memory", "name", "out", "resume"),
+)
 """What a training that goes on from a checkpoint may change."""
 
 
@@ -72,7 +74,8 @@ def run(config: DictConfig) -> None:
         _train(training, out, kept, config)
     correction = training.finish().to("cpu")
     measured = measure(stepper, correction, CoarseWindows(valid, solver, windows.history, 1), config.rollout_steps)
-    description = {"solver": {"name": solver.name, "options": _options(train, config.resolution, values["options"])}}
+    name, options = native_recipe(train, config.resolution, values["options"])
+    description = {"solver": {"name": name, "options": options}}
     about = {"data": {"root": str(config.root), "trajectories": config.trajectories, "history": config.history}}
     about |= {key: values[key] for key in ("model", "optimizer", "schedule")}
     about["correction"] = description | {"every": every, **{name: values[name] for name in names}}
@@ -140,10 +143,6 @@ def _check(config: DictConfig) -> None:
         raise UsageError(f"`optimizer.lr` (={config.optimizer.lr}) must be positive.")
 
 
-def _options(trajectories: TrajectoryDataset, resolution: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    return {**trajectories.manifest.recipe.options, "resolution": int(resolution), **options}
-
-
 def _create(values: Mapping[str, Any], solver: Stepper, windows: CoarseWindows) -> Surrogate:
     """The untrained correction; initial weights depend on the seed alone."""
     spec, history, model = solver.spec, values["history"], ModelConfig(**values["model"])
@@ -187,24 +186,33 @@ def _take_up(training: CorrectionTraining, last: Path, kept: Mapping[str, Any], 
 
 
 def _train(training: CorrectionTraining, out: Path, kept: Mapping[str, Any], config: DictConfig) -> None:
-    """Train to the end; the checkpoint is written every few steps, so an interruption loses only those since."""
+    """Train to the end; the checkpoint is written every few steps and at an interrupt, a killed process loses a few."""
     from torch.utils.tensorboard import SummaryWriter
 
     last, begun, total = out / "checkpoints" / "last.ckpt", training.step, config.steps
     losses: list[float] = []
+
+    def save() -> None:
+        with replacing_file(last) as temporary:
+            torch.save({"config": dict(kept), "training": training.state_dict()}, temporary)
+
     with (
         SummaryWriter(str(out / "tensorboard"), purge_step=begun or None) as writer,
         _progress(config.progress, begun, total) as show,
     ):
         while training.step < total:
-            losses.append(training.advance())
+            try:
+                losses.append(training.advance())
+            except KeyboardInterrupt:
+                if training.is_whole and training.step > begun:
+                    save()
+                raise
             if training.step % config.log_every == 0 or training.step == total:
                 writer.add_scalar("train/loss", sum(losses) / len(losses), training.step)
                 losses = losses[-1:]
             show(training.step, losses[-1])
             if training.step % config.checkpoint_every == 0 or training.step == total:
-                with replacing_file(last) as temporary:
-                    torch.save({"config": dict(kept), "training": training.state_dict()}, temporary)
+                save()
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
@@ -27,8 +28,12 @@ NATIVE = {"smoke_phiflow": ("smoke", ("tolerance",))}
 """Solvers that stand for a faster one of the same equations, and the options that it lacks."""
 ITERATIVE = {"smoke": "smoke_phiflow", "smoke_phiflow": "smoke_phiflow", "smoke_scene": "smoke_scene"}
 """Solvers whose equations one with an iterative pressure solve has as well."""
+TRIES = 4
+"""How many times as many substeps as the Courant number asks for are tried before a solver counts as unstable."""
 SHORT = 1 / 64
 """Time step of the solver that measures residuals, over its own."""
+
+Found = TypeVar("Found")
 
 
 def _alternate(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Alternate:
@@ -43,6 +48,7 @@ def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Dict
 def _correct(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Correct:
     if config.correction is not None:
         correction = load_surrogate(config.correction, config.device)
+        _require_correction(correction, trajectories, config.correction)
     elif is_correction(surrogate):
         correction = surrogate
     else:
@@ -51,7 +57,7 @@ def _correct(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Dict
             " trains one."
         )
     told = (correction.training_config or {}).get("correction")
-    if told is None:
+    if told is None:  # made in Python, which says nothing of its solver
         return Correct(_at(trajectories, correction.grid.shape[0]), correction)
     solver = solvers.create(told["solver"]["name"], **told["solver"]["options"])
     return Correct(with_frame_step(solver, told["every"]), correction)
@@ -108,10 +114,50 @@ def is_correction(surrogate: Surrogate) -> bool:
 
 def native_solver(trajectories: TrajectoryDataset, resolution: int, options: Mapping[str, Any] | None = None) -> Solver:
     """The native solver of a dataset's equations at another resolution, and with other options where given."""
+    name, found = native_recipe(trajectories, resolution, options)
+    return solvers.create(name, **found)
+
+
+def native_recipe(
+    trajectories: TrajectoryDataset, resolution: int, options: Mapping[str, Any] | None = None
+) -> tuple[str, dict[str, Any]]:
+    """Name and options of `native_solver`."""
     recipe = trajectories.manifest.recipe
     name, dropped = NATIVE.get(recipe.solver, (recipe.solver, ()))
     kept = {key: value for key, value in recipe.options.items() if key not in dropped}
-    return solvers.create(name, **{**kept, "resolution": int(resolution), **(options or {})})
+    return name, {**kept, "resolution": int(resolution), **(options or {})}
+
+
+def scaled_substeps(trajectories: TrajectoryDataset, resolution: int) -> int | None:
+    """Substeps with the Courant number of a dataset's solver at another resolution; None where it has no substeps."""
+    solver = native_solver(trajectories, resolution)
+    substeps = getattr(solver, "substeps", None)
+    ratio = solver.grid.shape[-1] / trajectories.grid.shape[-1]
+    return None if substeps is None else max(1, math.ceil(substeps * ratio - 1e-9))
+
+
+def stable(trajectories: TrajectoryDataset, resolution: int, use: Callable[[Solver], Found]) -> Found:
+    """What ``use`` makes of the native solver at another resolution, with the fewest substeps with which it is stable.
+
+    The first try has the Courant number of the dataset, each further one a substep more.
+
+    Args:
+        trajectories: the dataset.
+        resolution: cells a side.
+        use: runs the solver; raises a ValueError where it is unstable.
+
+    Raises:
+        ValueError: that of the last try.
+    """
+    least = scaled_substeps(trajectories, resolution)
+    if least is None:
+        return use(native_solver(trajectories, resolution))
+    for substeps in range(least, TRIES * least):
+        try:
+            return use(native_solver(trajectories, resolution, {"substeps": substeps}))
+        except ValueError:
+            continue
+    return use(native_solver(trajectories, resolution, {"substeps": TRIES * least}))
 
 
 def iterative_solver(trajectories: TrajectoryDataset) -> Solver:
@@ -139,7 +185,23 @@ def with_frame_step(solver: Solver, every: int) -> Stepper:
 
 
 def _at(trajectories: TrajectoryDataset, resolution: int) -> Stepper:
-    return with_frame_step(native_solver(trajectories, resolution), trajectories.manifest.recipe.every)
+    substeps = scaled_substeps(trajectories, resolution)
+    solver = native_solver(trajectories, resolution, None if substeps is None else {"substeps": substeps})
+    return with_frame_step(solver, trajectories.manifest.recipe.every)
+
+
+def _require_correction(correction: Surrogate, trajectories: TrajectoryDataset, folder: str) -> None:
+    told = correction.training_config or {}
+    if "data" in told and "correction" not in told:
+        raise UsageError(
+            f"`correction` (={folder}) holds a surrogate that predicts frames by itself: give the folder of a"
+            " correction; `cliffsteer correct` trains one."
+        )
+    if not math.isclose(correction.dt, trajectories.dt, rel_tol=1e-9):
+        raise UsageError(
+            f"`correction` (={folder}) has the time step {correction.dt:g}, frames of the data are"
+            f" {trajectories.dt:g} apart: give a correction that was trained on such data."
+        )
 
 
 def make_guards(

@@ -10,6 +10,7 @@ from cliffsteer import solvers
 from cliffsteer.coupling import Repeated
 from cliffsteer.datasets import TrajectoryDataset, read_manifest
 from cliffsteer.fields import FieldSpec
+from cliffsteer.grid import Grid
 from cliffsteer.report import Entry
 from cliffsteer.report_rollouts import read_rollouts
 from cliffsteer.stepper import Stepper
@@ -72,7 +73,9 @@ def open_split(surrogate: Surrogate, root: str | None, split: str) -> Trajectory
     return TrajectoryDataset(root, split)
 
 
-def require_fit(trajectories: TrajectoryDataset, key: str, surrogate: Surrogate, run: str | Path) -> None:
+def require_fit(
+    trajectories: TrajectoryDataset, key: str, surrogate: Surrogate, run: str | Path, same_cells: bool = True
+) -> None:
     """Refuse to measure a run on data of another system.
 
     Args:
@@ -80,14 +83,16 @@ def require_fit(trajectories: TrajectoryDataset, key: str, surrogate: Surrogate,
         key: what their folder was given as.
         surrogate: that of the run.
         run: its folder.
+        same_cells: False where frames are brought to another grid of the same domain, as for corrections.
 
     Raises:
         ValueError: other fields, another grid or another time step.
     """
     unit = trajectories.manifest.time_unit
+    domains = ("the domain", _domain(trajectories.grid), _domain(surrogate.grid))
     for what, there, here in (
         ("the fields", _fields(trajectories.spec), _fields(surrogate.spec)),
-        ("the grid", trajectories.grid, surrogate.grid),
+        ("the grid", trajectories.grid, surrogate.grid) if same_cells else domains,
         ("the time step", f"{trajectories.dt:g} {unit}", f"{surrogate.dt:g} {unit}"),
     ):
         if there != here:
@@ -95,6 +100,11 @@ def require_fit(trajectories: TrajectoryDataset, key: str, surrogate: Surrogate,
                 f"`{key}` (={trajectories.root}) holds data with {what} {there}, but `run` (={run}) is for {here}: give"
                 " data of the system that it was trained on."
             )
+
+
+def _domain(grid: Grid) -> str:
+    sides = zip(grid.extent, grid.unit, grid.boundary, strict=True)
+    return " x ".join(f"{extent:g} {unit} ({' to '.join(walls)})" for extent, unit, walls in sides)
 
 
 def _fields(spec: FieldSpec) -> str:

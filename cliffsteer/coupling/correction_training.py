@@ -116,6 +116,7 @@ class CorrectionTraining:
 
     Attributes:
         step: optimiser steps done.
+        is_whole: whether weights, optimiser and step belong together; not while an optimiser step changes them.
 
     Raises:
         ValueError: a correction that is no Surrogate, or windows that are too short.
@@ -136,7 +137,7 @@ class CorrectionTraining:
                     f"`windows` hold {len(windows[0][name])} frames of {name}: {coupling.history} before and `unroll`"
                     f" (={self.config.unroll}) after are needed."
                 )
-        self.correction, self.step = correction.train().requires_grad_(True), 0
+        self.correction, self.step, self.is_whole = correction.train().requires_grad_(True), 0, True
         self.optimizer = create_optimizer(correction, self.config.optimizer)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: learning_rate_factor(step, self.config.steps, self.config.schedule)
@@ -175,9 +176,11 @@ class CorrectionTraining:
         loss.backward()
         if config.gradient_clip:
             torch.nn.utils.clip_grad_norm_(self.correction.parameters(), config.gradient_clip)
+        self.is_whole = False
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
+        self.is_whole = True
         return float(loss.detach())
 
     def finish(self) -> Surrogate:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +16,6 @@ from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
 from cliffsteer.solvers.base import Solver, State
 from cliffsteer.stepper import Parameters, Stepper, rollout
-
-ALIKE = 0.01
-"""An error that is lower than the best solver's by no more than this share counts as the same."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,8 @@ class Point:
         shape: cells of its grid.
         error: NRMSE after the last step, the mean over fields.
         errors: the same after each step.
-        seconds: for one frame of the whole batch, the median over frames and repetitions.
+        seconds: for one frame of the whole batch: the time of a rollout over its frames, the median over repetitions.
+        quartiles: the first and the third one of the same.
         speedup: time that the solver takes at this error over ``seconds``; None for solvers, and where no measured
             solver is as good.
     """
@@ -44,17 +40,44 @@ class Point:
     error: float
     errors: tuple[float, ...]
     seconds: float
+    quartiles: tuple[float, float]
     speedup: float | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be timed, after its first rollout, which gave its errors and made its kernels and plans.
+
+    Args:
+        label: as in `Point`.
+        kind: as in `Point`.
+        shape: as in `Point`.
+        errors: as in `Point`.
+        device: where its start frames are, and so where it runs.
+        roll: one rollout; returns the seconds that it took.
+    """
+
+    label: str
+    kind: str
+    shape: tuple[int, ...]
+    errors: tuple[float, ...]
+    device: torch.device
+    roll: Callable[[], float]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it has an error after each step."""
+        return all(map(math.isfinite, self.errors))
 
 
 class Problem:
     """One initial value problem, on every grid that a candidate asks for.
 
     Everyone starts from the frames of the reference, seen on its own grid, and is compared with the reference on one
-    common grid.
+    common grid. `solver` and `stepper` run a candidate once; `measure` times all of them, in turns.
 
     Args:
-        reference: a native solver, finer than all that are compared.
+        reference: a native solver, finer than all that are compared; it runs on the CPU.
         common: grid of the comparison.
         seeds: of the trajectories, which are run as one batch.
         every: solver steps between frames.
@@ -62,6 +85,10 @@ class Problem:
         steps: frames that are predicted.
         repeats: how often each candidate is timed.
         skip: frames dropped at the start, as in the data that a surrogate was trained on.
+        device: where all candidates run.
+
+    Raises:
+        ValueError: a number below 1, or a reference that is not stable.
     """
 
     def __init__(
@@ -74,50 +101,77 @@ class Problem:
         steps: int = 10,
         repeats: int = 3,
         skip: int = 0,
+        device: torch.device | str = "cpu",
     ):
         for name, value in (("every", every), ("before", before), ("steps", steps), ("repeats", repeats)):
             if value < 1:
                 raise ValueError(f"`{name}` (={value}) must be at least 1.")
         self.reference, self.common, self.every, self.before = reference, common, every, before
-        self.steps, self.repeats = steps, repeats
-        state = reference.initial(seeds)
-        self.parameters: Parameters = state.parameters
+        self.steps, self.repeats, self.device = steps, repeats, torch.device(device)
+        self.dt = reference.dt * every
         frames = []
-        for _ in range(skip):
-            state = self._frame(reference, state)
-        for _ in range(before + steps):
-            state = self._frame(reference, state)
-            frames.append(reference.observe(state))
+        with torch.no_grad():
+            state = reference.initial(seeds)
+            for _ in range(skip):
+                state = self._frame(reference, state)
+            for _ in range(before + steps):
+                state = self._frame(reference, state)
+                frames.append(reference.observe(state))
+        self.parameters: Parameters = {name: value.to(self.device) for name, value in state.parameters.items()}
         self.frames = torch.cat(frames, 1)
+        if not bool(torch.isfinite(self.frames).all()):
+            raise ValueError(
+                f"`reference` ({reference.name} with {reference.grid.shape} cells) becomes NaN or infinite on the way."
+            )
         self.truth = self._on(common, self.frames[:, before:])
 
-    def solver(self, solver: Solver, label: str) -> Point:
-        """A solver, run from state to state."""
-        first = solver.restore(self._on(solver.grid, self.frames[:, self.before - 1 : self.before]), self.parameters)
-        seconds, shown = [], []
-        for repeat in range(self.repeats):
+    def solver(self, solver: Solver, label: str) -> Candidate:
+        """A solver, run from state to state.
+
+        Raises:
+            ValueError: another time step than the problem's, or a solver that is not stable.
+        """
+        self._require_dt(label, solver.dt * self.every)
+        start = self._on(solver.grid, self.frames[:, self.before - 1 : self.before]).to(self.device)
+        first = solver.restore(start, self.parameters)
+        shown, state = [], first
+        with torch.no_grad():
+            for _ in range(self.steps):
+                state = self._frame(solver, state)
+                shown.append(solver.observe(state))
+
+        def run() -> None:
             state = first
             for _ in range(self.steps):
-                began = time.perf_counter()
                 state = self._frame(solver, state)
-                seconds.append(time.perf_counter() - began)
-                if not repeat:
-                    shown.append(solver.observe(state))
-        return self._point(label, "solver", solver.grid, torch.cat(shown, 1), statistics.median(seconds))
 
-    def stepper(self, stepper: Stepper, label: str, kind: str = "coupling") -> Point:
-        """A surrogate or a coupling, rolled out from frames in single precision."""
-        start = self._on(stepper.grid, self.frames[:, : self.before]).float()
+        return self._candidate(label, "solver", solver.grid, torch.cat(shown, 1), run)
+
+    def stepper(self, stepper: Stepper, label: str, kind: str = "coupling") -> Candidate:
+        """A surrogate or a coupling, rolled out from frames in single precision.
+
+        Raises:
+            ValueError: another time step than the problem's.
+        """
+        self._require_dt(label, stepper.dt)
+        start = self._on(stepper.grid, self.frames[:, : self.before]).float().to(self.device)
         reset: Callable[[], None] = getattr(stepper, "reset", lambda: None)
-        seconds = []
+
+        def run() -> Tensor:
+            return rollout(stepper, start, self.steps, self.parameters)
+
+        reset()
         with torch.no_grad():
-            stepper.step(start, self.parameters)  # kernels and plans are made on the first call
-            for _ in range(self.repeats):
-                reset()
-                began = time.perf_counter()
-                frames = rollout(stepper, start, self.steps, self.parameters)
-                seconds.append((time.perf_counter() - began) / self.steps)
-        return self._point(label, kind, stepper.grid, frames.double(), statistics.median(seconds))
+            frames = run()
+        return self._candidate(label, kind, stepper.grid, frames, run, reset)
+
+    def measure(self, candidates: Sequence[Candidate]) -> list[Point]:
+        """Time all candidates in turns, so that what slows the machine for a while slows all of them."""
+        seconds: list[list[float]] = [[] for _ in candidates]
+        for _ in range(self.repeats):
+            for candidate, taken in zip(candidates, seconds, strict=True):
+                taken.append(candidate.roll() / self.steps)
+        return [_point(candidate, taken) for candidate, taken in zip(candidates, seconds, strict=True)]
 
     def _frame(self, solver: Solver, state: State) -> State:
         for _ in range(self.every):
@@ -127,105 +181,44 @@ class Problem:
     def _on(self, grid: Grid, frames: Tensor) -> Tensor:
         return transfer(frames, self.reference.spec, self.reference.grid, grid)
 
-    def _point(self, label: str, kind: str, grid: Grid, frames: Tensor, seconds: float) -> Point:
-        measured = FieldErrors(self.reference.spec, self.steps)
-        measured.update(transfer(frames, self.reference.spec, grid, self.common), self.truth)
-        errors = tuple(measured.compute()["overall"]["nrmse"])
-        return Point(label, kind, grid.shape, errors[-1], errors, seconds)
-
-
-def with_speedups(points: Sequence[Point]) -> list[Point]:
-    """The points with the speedup of each against the solver at the same error.
-
-    What the solver takes at an error between two of its resolutions is interpolated, linearly in the logarithms; at an
-    error above that of all of them it takes the time of the cheapest one. A candidate whose error is no number is worth
-    nothing.
-    """
-    frontier = _frontier([(p.error, p.seconds) for p in points if p.kind == "solver"])
-    out = []
-    for p in points:
-        cost = None if p.kind == "solver" else _cost(frontier, p.error)
-        out.append(Point(**{**asdict(p), "speedup": None if cost is None else cost / p.seconds}))
-    return out
-
-
-def verdict(points: Sequence[Point]) -> str:
-    """Sentences on where a surrogate or a coupling pays, and where it does not."""
-    others = [p for p in points if p.kind in ("surrogate", "coupling")]
-    paying = [p for p in others if p.speedup is not None and p.speedup > 1]
-    beyond = [p for p in others if p.speedup is None]
-    lines = []
-    if paying:
-        best, first = max(paying, key=lambda p: p.speedup), min(paying, key=lambda p: p.error)
-        lines.append(
-            f"From an error of {first.error:.3g} on it pays to leave the native solver: {first.label} is"
-            f" {first.speedup:.3g} times cheaper there; the largest gain is {best.speedup:.3g} times, by {best.label}"
-            f" at an error of {best.error:.3g}."
-        )
-    elif others:
-        nearest = max(others, key=lambda p: p.speedup or 0.0)
-        if nearest.speedup is not None:
-            lines.append(
-                f"Nothing pays here: the native solver reaches the error of the best, {nearest.label}"
-                f" ({nearest.error:.3g}), in {nearest.speedup:.3g} of its time."
+    def _require_dt(self, label: str, dt: float) -> None:
+        if not math.isclose(dt, self.dt, rel_tol=1e-9):
+            raise ValueError(
+                f"`{label}` has the time step {dt:g}, but frames of the reference are {self.dt:g} apart: both must"
+                " advance by the same time."
             )
-    lines += [f"No measured solver is as accurate as {p.label} ({p.error:.3g})." for p in beyond]
-    return " ".join(lines) or "There was nothing to compare with the solver."
+
+    def _candidate(
+        self,
+        label: str,
+        kind: str,
+        grid: Grid,
+        frames: Tensor,
+        run: Callable[[], object],
+        reset: Callable[[], None] = lambda: None,
+    ) -> Candidate:
+        measured = FieldErrors(self.reference.spec, self.steps)
+        measured.update(transfer(frames.double().cpu(), self.reference.spec, grid, self.common), self.truth)
+
+        def roll() -> float:
+            reset()
+            with torch.no_grad():
+                self._wait()
+                began = time.perf_counter()
+                run()
+                self._wait()
+                return time.perf_counter() - began
+
+        errors = tuple(measured.compute()["overall"]["nrmse"])
+        return Candidate(label, kind, grid.shape, errors, frames.device, roll)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
-def gap_closed(points: Sequence[Point], uncorrected: str, corrected: str) -> tuple[float, Point] | None:
-    """How much of the gap between a coarse solver and the next finer one a correction closes.
-
-    Args:
-        points: all points.
-        uncorrected: label of the coarse solver alone.
-        corrected: label of the same with its correction.
-
-    Returns:
-        (e_coarse − e_corrected) / (e_coarse − e_finer), 1 for as good as the finer one, and that solver's point; None
-        where no finer one was measured, or it is no better.
-    """
-    by_label = {p.label: p for p in points}
-    coarse, better = by_label[uncorrected], by_label[corrected]
-    finer = [p for p in points if p.kind == "solver" and p.shape > coarse.shape]
-    next_one = min(finer, key=lambda p: p.shape, default=None)
-    if next_one is None or not next_one.error < coarse.error:
-        return None
-    return (coarse.error - better.error) / (coarse.error - next_one.error), next_one
-
-
-def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """JSON-ready points; what is no finite number is None."""
-    return [_finite(asdict(p)) for p in points]
-
-
-def _frontier(measured: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """(error, seconds) of solvers that no other beats in both, by falling error."""
-    kept: list[tuple[float, float]] = []
-    for error, seconds in sorted((m for m in measured if math.isfinite(m[0])), key=lambda m: (m[1], m[0])):
-        if not kept or error < kept[-1][0]:
-            kept.append((error, seconds))
-    return kept
-
-
-def _cost(frontier: Sequence[tuple[float, float]], error: float) -> float | None:
-    """Seconds of the solver at an error, None where it was not measured that well."""
-    if not frontier or math.isnan(error):
-        return 0.0
-    if error >= frontier[0][0]:
-        return frontier[0][1]
-    if (1 - ALIKE) * frontier[-1][0] <= error <= frontier[-1][0]:
-        return frontier[-1][1]
-    for (high, cheap), (low, dear) in itertools.pairwise(frontier):
-        if error >= low:
-            share = 1.0 if low == 0 else math.log(high / error) / math.log(high / low)
-            return cheap * (dear / cheap) ** share
-    return None
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _point(candidate: Candidate, seconds: Sequence[float]) -> Point:
+    low, _, high = statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else (*seconds,) * 3
+    errors = candidate.errors
+    middle = statistics.median(seconds)
+    return Point(candidate.label, candidate.kind, candidate.shape, errors[-1], errors, middle, (low, high))

@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cliffsteer.coupling.tradeoff import Point, as_json, verdict
+from cliffsteer.coupling.tradeoff import Point
+from cliffsteer.coupling.tradeoff_verdict import Gap, as_json, verdict
 from cliffsteer.plotting import COLOURS
 from cliffsteer.storage import replacing_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ("label", "kind", "cells", "error", "seconds", "speedup")
+COLUMNS = ("label", "kind", "cells", "error", "seconds", "first quartile", "third quartile", "speedup")
 _MARKS = {"solver": "o", "surrogate": "s", "coupling": "^", "peer": "D"}
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -34,7 +35,9 @@ td:first-child, th:first-child {{ text-align: left }} img {{ max-width: 100% }}<
 """
 
 
-def write_tradeoff(out: str | Path, points: Sequence[Point], facts: Mapping[str, Any], title: str) -> Path:
+def write_tradeoff(
+    out: str | Path, points: Sequence[Point], facts: Mapping[str, Any], title: str, gaps: Sequence[Gap] = ()
+) -> Path:
     """Write tradeoff.json, tradeoff.csv and tradeoff.html.
 
     Args:
@@ -42,6 +45,7 @@ def write_tradeoff(out: str | Path, points: Sequence[Point], facts: Mapping[str,
         points: what was measured.
         facts: on what and where, label -> text or number.
         title: heading of the page.
+        gaps: what a correction gains, for tradeoff.json.
 
     Returns:
         The page.
@@ -51,6 +55,7 @@ def write_tradeoff(out: str | Path, points: Sequence[Point], facts: Mapping[str,
     """
     out = Path(out)
     content = {"facts": dict(facts), "verdict": verdict(points), "points": as_json(points)}
+    content |= {"gap_closed": as_json(gaps)} if gaps else {}
     _write(out / "tradeoff.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     table = io.StringIO()
     writer = csv.writer(table)
@@ -93,7 +98,8 @@ def tradeoff_figure(points: Sequence[Point]) -> Figure:
 
 def _cells(p: Point) -> list[str]:
     speedup = "" if p.speedup is None else f"{p.speedup:.3g}"
-    return [p.label, p.kind, " x ".join(map(str, p.shape)), f"{p.error:.4g}", f"{p.seconds:.4g}", speedup]
+    times = [f"{seconds:.4g}" for seconds in (p.seconds, *p.quartiles)]
+    return [p.label, p.kind, " x ".join(map(str, p.shape)), f"{p.error:.4g}", *times, speedup]
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from cliffsteer import Surrogate
 from cliffsteer.cli import main
+from cliffsteer.solvers import create
 
 CORRECT = [
     *("correct", "root=data/smoke", "resolution=8", "unroll=2", "checkpoint_every=2", "log_every=2", "seed=3"),
@@ -63,7 +65,9 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(here, monkeypatch
     assert "Interrupted" in capsys.readouterr().err
     assert not (here / "runs/again/surrogate").exists()
     monkeypatch.setattr(CorrectionTraining, "advance", advance)
-    assert main(words) == 0
+    last = here / "runs/again/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["training"]["step"] == 5  # written at the interrupt, not only every 2
+    assert main([*words, "name=renamed"]) == 0
     first, second = (Surrogate.from_pretrained(here / f"runs/{name}/surrogate") for name in ("correction", "again"))
     for name, value in first.state_dict().items():
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0)
@@ -84,15 +88,31 @@ def test_a_correction_is_rolled_out_on_its_grid(here, capsys):
 
 
 def test_a_tradeoff_says_how_much_of_the_gap_it_closes(here, capsys):
-    sizes = ["resolutions=[8,16]", "reference=32", "steps=2", "trajectories=1", "repeats=1"]
-    assert main(["tradeoff", "run=runs/correction", "couplings=[correct]", *sizes]) == 0
-    assert "correct: gap closed: " in capsys.readouterr().out
+    words = ["tradeoff", "run=runs/correction", "couplings=[correct]", "steps=2", "trajectories=1", "repeats=1"]
+    assert main(words) == 0
+    assert " of that between its solver and 'solver, 16 cells', of twice the cells" in capsys.readouterr().out
     content = json.loads((here / "runs/correction/tradeoff/tradeoff.json").read_text())
+    assert content["facts"]["reference"] == "smoke with 32 x 32 cells"  # twice the dataset's
+    assert [(gap["finer"], gap["twice"]) for gap in content["gap_closed"]] == [("solver, 16 cells", True)]
     points = {p["label"]: p for p in content["points"]}
     alone, native = points["solver of correct, alone"], points["solver, 8 cells"]
     assert alone["error"] == pytest.approx(native["error"])
     assert points["correct"]["shape"] == [8, 8]
     assert points["correct"]["error"] != alone["error"]
+    assert main([*words, "resolutions=[4,8]"]) == 0
+    assert "no solver of twice the cells was measured: add 16 to `resolutions`" in capsys.readouterr().out
+
+
+def test_the_solver_of_a_correction_has_options_of_its_own(here):
+    shutil.copytree("data/smoke", "data/phiflow")
+    manifest = json.loads(Path("data/phiflow/dataset.json").read_text())
+    manifest["recipe"]["solver"] = "smoke_phiflow"
+    manifest["recipe"]["options"]["tolerance"] = 1e-4
+    Path("data/phiflow/dataset.json").write_text(json.dumps(manifest))
+    assert main([*CORRECT, "steps=1", "root=data/phiflow", "out=runs/phiflow"]) == 0
+    told = Surrogate.from_pretrained(here / "runs/phiflow/surrogate").training_config["correction"]["solver"]
+    assert told["name"] == "smoke"
+    assert create(told["name"], **told["options"]).grid.shape == (8, 8)
 
 
 @pytest.mark.parametrize(

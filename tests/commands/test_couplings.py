@@ -40,23 +40,25 @@ def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     assert "`cliffsteer calibrate run=runs/tiny` makes it" in capsys.readouterr().err
     assert main(["calibrate", "run=runs/tiny", "rate=0.2", "steps=2", "ensemble=[runs/tiny]"]) == 0
     out = capsys.readouterr().out
-    assert "wanted rate of alarms 0.2" in out
+    assert "from 6 windows of 1 trajectories of split valid" in out
+    assert "Wanted rate of alarms 0.2: at most" in out
     guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
     kinds = {guard["kind"] for guard in guards}
     assert {"finite", "courant", "divergence", "energy", "novelty", "disagreement"} <= kinds
     arguments = ["coupling=guarded", "steps=4", "hand_back=1", "out=rolled"]
     assert main(["rollout", "run=runs/tiny", *arguments]) == 0
     assert "Frames of the surrogate: " in capsys.readouterr().out
-    found = json.loads((here / "rolled/guards.json").read_text())
+    found = json.loads((here / "rolled/interventions.json").read_text())
     counts = found["counts"]
     assert counts["surrogate"] + counts["rejected"] + counts["handed back"] == 4
-    assert (here / "rolled/guards.png").read_bytes().startswith(b"\x89PNG")
+    assert (here / "rolled/interventions.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, capsys):
     assert main(["calibrate", "run=runs/tiny", "rate=0.5", "guards=[energy]"]) == 0
     description = json.loads((here / "runs/tiny/guards.json").read_text())
-    description["guards"][0]["threshold"] = 0.0  # trips at every step
+    assert [guard["kind"] for guard in description["guards"]][:2] == ["finite", "energy"]
+    description["guards"][1]["threshold"] = 0.0  # trips at every step
     (here / "runs/tiny/guards.json").write_text(json.dumps(description))
     assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=10", "extend=true"]) == 0
     assert "NRMSE after 10 steps" in capsys.readouterr().out
@@ -73,7 +75,7 @@ def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, c
     page = (here / "runs/tiny/report.html").read_text()
     assert "Rollout tiny: rollout-guarded" in page
     assert "10 rejected and done again by the solver" in page
-    event = json.loads((folder / "guards.json").read_text())["events"][3]
+    event = json.loads((folder / "interventions.json").read_text())["events"][3]
     cells = [str(event["step"]), f"{event['step'] * told['dt']:g} s", event["guard"], f"{event['score']:.3g}", "0"]
     cells += [", ".join(map(str, event["cell"])), f"{event['error']:.3g}"]
     assert "".join(f"<td>{cell}</td>" for cell in cells) in page
@@ -84,10 +86,15 @@ def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, c
 
 
 def test_guards_can_be_chosen(here, capsys):
-    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "guards=[finite,residual]"]) == 0
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "guards=[residual]"]) == 0
     guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
     assert [guard["kind"] for guard in guards] == ["finite", "residual"]
-    assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=2", "out=rolled2"]) == 0
+    assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=2", "out=runs/tiny"]) == 0
+    assert json.loads((here / "runs/tiny/guards.json").read_text())["guards"] == guards
+    assert (here / "runs/tiny/interventions.json").is_file()
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "add=[residual]"]) == 0
+    kinds = [guard["kind"] for guard in json.loads((here / "runs/tiny/guards.json").read_text())["guards"]]
+    assert {"finite", "novelty", "energy", "residual"} <= set(kinds)
 
 
 def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
@@ -116,7 +123,9 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
     [
         (["calibrate", "rate=2"], "`rate` (=2.0) must lie between 0 and 1"),
         (["calibrate", "guards=[enrgy]"], "`guards` (='enrgy') is unknown: did you mean 'energy'?"),
-        (["calibrate", "guards=[curl]"], "leaves none that suits these data"),
+        (["calibrate", "guards=[energy,curl]"], "`guards` asks for curl, which the training data do not obey"),
+        (["calibrate", "guards=[energy,disagreement]"], "`ensemble` is missing: guards=[disagreement] compares"),
+        (["calibrate", "add=[residul]"], "`add` (='residul') is unknown: did you mean 'residual'?"),
         (["calibrate", "steps=0"], "`steps` (=0) must be at least 1"),
         (["rollout", "hand_back=-1"], "`hand_back` (=-1) must be at least 0"),
         (["tradeoff", "couplings=[alternat]"], "`couplings` (='alternat') is unknown: did you mean 'alternate'?"),

@@ -7,7 +7,12 @@ import torch
 
 from cliffsteer import Stepper, Surrogate, rollout
 from cliffsteer.coupling import Alternate, Correct, checkpointed_rollout
-from cliffsteer.coupling.correction_training import CorrectionConfig, create_correction, train_correction
+from cliffsteer.coupling.correction_training import (
+    CorrectionConfig,
+    CorrectionTraining,
+    create_correction,
+    train_correction,
+)
 from cliffsteer.coupling.transfer import transfer
 from cliffsteer.normalization import Normalization
 from cliffsteer.solvers import create
@@ -76,6 +81,24 @@ def test_a_correction_may_read_the_frames_before(coarse, data):
     frames = data[0][0]["future"][None, :2]
     expected = correction.step(torch.cat([frames, coarse.step(frames)], 1))
     torch.testing.assert_close(coupling.step(frames), expected, rtol=0, atol=0)
+
+
+def test_an_interrupt_amid_an_update_leaves_a_training_that_is_not_whole(coarse, data, monkeypatch):
+    correction = create_correction(MODEL, coarse, data[0])
+    training = CorrectionTraining(Correct(coarse, correction), data[0], CorrectionConfig(steps=2, unroll=1))
+    training.advance()
+    assert training.is_whole
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for owner, name, whole in ((correction.network, "forward", True), (training.schedule, "step", False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                training.advance()
+        assert training.is_whole == whole
+        assert training.step == 1
 
 
 def test_checkpointing_changes_nothing_but_memory(coarse, data):

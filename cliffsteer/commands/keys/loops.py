@@ -60,11 +60,12 @@ class Calibrate:
         run: folder of a run.
         root: folder of the dataset; that of the training by default.
         split: split whose steps the thresholds are set on; its train split says what is usual.
-        rate: wanted share of good steps that trip a guard.
+        rate: wanted share of good steps that trip a guard; it takes as many steps as there are guards, over the rate.
         steps: steps of the surrogate from each window that are scored; guards of long rollouts need several.
         stride: frames between two windows.
         guards: kinds of guards: finite, courant, divergence, curl, mean, negative, energy, novelty, residual; null for
-            those that suit the data, but not residual, which costs two short steps of the solver.
+            those that suit the data, but not residual, which costs two short steps of the solver. Finite is always on.
+        add: further kinds, beside those of ``guards``: [residual].
         ensemble: folders of further runs, whose disagreement with this one is a guard.
         batch_size: windows scored together.
         device: "auto" (a CUDA device when there is one), "cpu" or "cuda".
@@ -77,6 +78,7 @@ class Calibrate:
     steps: int = 1
     stride: int = 1
     guards: list[str] | None = None
+    add: list[str] = field(default_factory=list)
     ensemble: list[str] = field(default_factory=list)
     batch_size: int = 16
     device: str = "auto"
@@ -144,13 +146,15 @@ class Tradeoff:
         root: folder of the dataset; that of the training by default.
         split: split whose seeds are run.
         couplings: replace, alternate, guarded, correct, coarse_to_fine, predictor.
-        resolutions: cells a side of the solvers; by default half of the run's and as many.
-        reference: cells a side of the solver that all are compared with; twice the finest of them by default.
+        resolutions: cells a side of the solvers; by default half of the run's and as many, and twice those of a
+            correction.
+        reference: cells a side of the solver that all are compared with; by default twice the finest of solvers, run
+            and dataset.
         fine: cells a side of the solver in coarse_to_fine; twice the run's by default.
         correction: folder of a correction of `cliffsteer correct`, for "correct"; not needed where the run is one.
         steps: frames that are predicted.
         trajectories: run as one batch.
-        repeats: how often everything is timed.
+        repeats: rounds in which everything is timed.
         solver_steps: frames of the solver in a cycle of alternate and coarse_to_fine.
         surrogate_steps: frames of the surrogate in it.
         hand_back: steps after a tripped guard that go to the solver, in guarded.
