@@ -47,7 +47,8 @@ def _read(folder: Path) -> dict[str, Any]:
         }
         pictures = {"Spectra of the last quarter and energy over time, beside the solver's": "spectra.png"}
         pictures |= {f"Error of {name}": f"errors_{name}.png" for name in told["errors"]}
-        guards = _load(folder / "guards.json") if (folder / "guards.json").is_file() else None
+        events_file = folder / "interventions.json"
+        guards = _load(events_file) if events_file.is_file() else None
         if guards is not None:
             counts = guards["counts"]
             facts["Guards"] = ", ".join(
@@ -58,7 +59,7 @@ def _read(folder: Path) -> dict[str, Any]:
                     ("handed back", "handed back to the solver"),
                 )
             )
-            pictures["When and where guards tripped"] = "guards.png"
+            pictures["When and where guards tripped"] = "interventions.png"
         figures = {text: _image(folder / file) for text, file in pictures.items() if (folder / file).is_file()}
         events = None if guards is None else _events(guards["events"], told)
     except (KeyError, TypeError, IndexError) as error:
@@ -91,7 +92,7 @@ def _events(events: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> dic
     if not events:
         text = "No guard was tripped."
     elif rest:
-        text += f" {rest} more are in guards.json."
+        text += f" {rest} more are in interventions.json."
     header = ["Step", "Time", "Guard", "Score", "Allowed", "Cell", "Off by"]
     return {"header": header, "rows": rows, "text": text}
 

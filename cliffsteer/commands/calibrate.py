@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from cliffsteer.commands.couplings import FILE, make_guards
 from cliffsteer.commands.errors import UsageError
-from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.commands.runs import load_surrogate, open_split, require_fit
 from cliffsteer.coupling import calibrate, save_guards
 from cliffsteer.coupling.calibration import KINDS, describe_guards
 from cliffsteer.datasets import WindowDataset
@@ -21,28 +21,33 @@ def run(config: DictConfig) -> None:
     """Write guards.json into the run folder and a table to stdout.
 
     Raises:
-        UsageError: an unknown guard, or a number out of its range.
+        UsageError: an unknown guard, one that does not suit the data, or a number out of its range.
     """
     for name in ("steps", "stride", "batch_size"):
         if config[name] < 1:
             raise UsageError(f"`{name}` (={config[name]}) must be at least 1.")
     if not 0 < config.rate < 1:
         raise UsageError(f"`rate` (={config.rate}) must lie between 0 and 1.")
-    for kind in config.guards or ():
-        if kind not in KINDS:
-            hint = suggestion(kind, KINDS) or ";"
-            raise UsageError(f"`guards` (={kind!r}) is unknown{hint} guards: {', '.join(KINDS)}.")
+    for key in ("guards", "add"):
+        for kind in config[key] or ():
+            if kind not in KINDS:
+                hint = suggestion(kind, KINDS) or ";"
+                raise UsageError(f"`{key}` (={kind!r}) is unknown{hint} guards: {', '.join(KINDS)}.")
     surrogate = load_surrogate(config.run, config.device)
     held_out, training = (open_split(surrogate, config.root, split) for split in (config.split, "train"))
+    require_fit(held_out, "root", surrogate, config.run)
     windows = WindowDataset(held_out, surrogate.history, surrogate.future, config.stride)
     descriptions = _descriptions(config, surrogate, WindowDataset(training, surrogate.history, surrogate.future))
     guards = make_guards(descriptions, surrogate, held_out, config.device)
     facts = calibrate(guards, surrogate, windows, config.rate, config.steps, config.batch_size)
-    facts["dataset"] = {"root": str(held_out.root), "split": held_out.split}
-    path = save_guards(Path(config.run) / FILE, descriptions, guards, facts)
+    count = len(held_out)
+    facts["dataset"] = {"root": str(held_out.root), "split": held_out.split, "trajectories": count}
+    path = save_guards(Path(config.run) / FILE, descriptions, guards, facts, surrogate)
     sys.stdout.write(
-        f"{facts['steps']} steps of {config.run} on split {held_out.split} of {held_out.root}; wanted rate of alarms"
-        f" {config.rate:g}, reached {facts['alarms']:.3g}\n"
+        f"{facts['steps']} steps of {config.run}, from {facts['windows']} windows of {count} trajectories of split"
+        f" {held_out.split} of {held_out.root}\n"
+        f"Wanted rate of alarms {config.rate:g}: at most {facts['bound']:.3g} is expected on steps like these, on these"
+        f" it is {facts['alarms']:.3g}. Steps of one trajectory are not independent: {count} trajectories are.\n"
         f"  {'guard':24} {'threshold':>11} {'median':>11} {'alarms':>8}\n"
     )
     for name, found in facts["guards"].items():
@@ -52,14 +57,29 @@ def run(config: DictConfig) -> None:
 
 
 def _descriptions(config: DictConfig, surrogate: Any, windows: WindowDataset) -> list[dict[str, Any]]:
-    """The guards asked for; those that suit the data by default."""
+    """The guards asked for; those that suit the data by default.
+
+    Raises:
+        UsageError: one that was asked for does not suit the data.
+    """
     found = describe_guards(surrogate, windows)
-    if config.guards is not None:
-        found = [description for description in found if description["kind"] in config.guards]
-        if "residual" in config.guards:
-            found.append({"kind": "residual"})
+    if "residual" in {*(config.guards or ()), *config.add}:
+        found.append({"kind": "residual"})
     if config.ensemble:
         found.append({"kind": "disagreement", "runs": [str(run) for run in config.ensemble]})
-    if not found:
-        raise UsageError(f"`guards` (={list(config.guards)}) leaves none that suits these data.")
-    return found
+    suited = {description["kind"] for description in found}
+    for key in ("guards", "add"):
+        missing = [kind for kind in config[key] or () if kind not in suited]
+        if "disagreement" in missing:
+            raise UsageError(
+                f"`ensemble` is missing: {key}=[disagreement] compares the run with further ones; give them."
+            )
+        if missing:
+            raise UsageError(
+                f"`{key}` asks for {', '.join(missing)}, which the training data do not obey or have no field for; what"
+                f" suits them: {', '.join(sorted({*suited, 'residual'}))}."
+            )
+    if config.guards is None:
+        return found
+    wanted = {"finite", *config.guards, *config.add, *(["disagreement"] if config.ensemble else ())}
+    return [description for description in found if description["kind"] in wanted]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from cliffsteer import plotting, solvers
 from cliffsteer.baselines import Persistence
-from cliffsteer.commands.couplings import create_coupling
+from cliffsteer.commands.couplings import create_coupling, is_correction
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
-from cliffsteer.commands.runs import load_surrogate, open_split
+from cliffsteer.commands.runs import load_surrogate, open_split, require_fit
 from cliffsteer.coupling import Guarded
 from cliffsteer.coupling.pictures import guard_figure, last_part, spectra_figure, spectra_of
 from cliffsteer.coupling.transfer import transfer
@@ -28,10 +27,12 @@ from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.fields import FieldSpec
 from cliffsteer.metrics import FieldErrors, SpectralErrors
 from cliffsteer.stepper import Stepper, rollout
-from cliffsteer.storage import replacing_file
+from cliffsteer.storage import json_ready, replacing_file
 
 FILE = "rollout.json"
 """What a rollout is and how it went, in its folder: `cliffsteer report` reads it."""
+INTERVENTIONS = "interventions"
+"""Name of the file of events of guards, and of their picture. `guards.json` is another: the thresholds of a run."""
 
 
 def run(config: DictConfig) -> None:
@@ -46,6 +47,8 @@ def run(config: DictConfig) -> None:
             raise UsageError(f"`{name}` (={config[name]}) must be at least {least}.")
     surrogate = load_surrogate(config.run, config.device)
     trajectories = open_split(surrogate, config.root, config.split)
+    other_cells = is_correction(surrogate) or config.coupling == "coarse_to_fine"
+    require_fit(trajectories, "root", surrogate, config.run, same_cells=not other_cells)
     stepper = create_coupling(config.coupling, surrogate, trajectories, config)
     spec, grid = stepper.spec, stepper.grid
     if config.field is not None and spec[config.field].role != "dynamic":
@@ -83,7 +86,7 @@ def run(config: DictConfig) -> None:
     facts = {key: config[key] for key in ("coupling", "split", "trajectory", "start", "steps")}
     facts |= {"root": str(trajectories.root), "dt": stepper.dt, "time_unit": unit, "cells": list(grid.shape)}
     facts |= {"compared": last, "stored": trajectories.n_frames, "seconds": seconds}
-    content = {**facts, "errors": {name: _finite(values) for name, values in curves.items()}, **found}
+    content = {**facts, "errors": {name: json_ready(values) for name, values in curves.items()}, **found}
     with replacing_file(out / FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     sys.stdout.write(f"Frames, errors, spectra and animation: {out}\n")
@@ -132,25 +135,17 @@ def _spectra(out: Path, stepper: Stepper, frames: Mapping[str, Tensor], time_uni
     measure.update(last_part(predicted[:end])[:, None], last_part(truth)[:, None])
     fields = measure.compute()["fields"]
     bands = {
-        name: {band: _finite(share[0]) for band, share in parts["energy"].items()} for name, parts in fields.items()
+        name: {band: json_ready(share[0]) for band, share in parts["energy"].items()} for name, parts in fields.items()
     }
     return {**found, "bands": bands}
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value if value is None or math.isfinite(value) else None
-
-
 def _interventions(stepper: Guarded, out: Path) -> str:
-    """Write guards.json and a picture of where the guards tripped; returns lines for people."""
+    """Write interventions.json and a picture of where the guards tripped; returns lines for people."""
     summary = stepper.summary()
-    with replacing_file(out / "guards.json") as temporary:
+    with replacing_file(out / f"{INTERVENTIONS}.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    with replacing_file(out / "guards.png") as temporary:
+    with replacing_file(out / f"{INTERVENTIONS}.png") as temporary:
         guard_figure(stepper).savefig(temporary, format="png")
     counts = summary["counts"]
     lines = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -11,17 +12,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from cliffsteer.coupling.guards import Courant, Disagreement, Energy, Finite, Guard, Novelty, Residual, Violation
 from cliffsteer.projection import CurlFree, DivergenceFree, Positive, PreserveMean, Projection
 from cliffsteer.solvers.base import Solver
 from cliffsteer.stepper import Stepper
 from cliffsteer.storage import replacing_file
+from cliffsteer.suggestions import suggestion
 from cliffsteer.surrogate import Surrogate
 
 FORMAT = "cliffsteer.guards"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OBEYED = 1e-3
 """A law is one of the data when no frame violates it by more than this, relative to the root mean square."""
 FLOOR = 1e-6
@@ -41,9 +43,9 @@ def calibrate(
     """Set the thresholds of guards so that good steps trip any of them as rarely as wanted.
 
     Scores are taken of the surrogate's own steps from true frames, and of the ``steps`` − 1 that it makes from there on
-    its own. Each guard ranks them, and the steps that are worst in any guard's ranking are the ones that may trip: all
-    guards together reach the rate, none more often than the others. For N steps that are like those to come, the
-    expected rate is at most the wanted one (split conformal prediction); it takes N >= 1 / rate of them.
+    its own; `joint_thresholds` says how high all guards together may be. The rate holds for steps that are exchangeable
+    with the scored ones. Steps of one rollout and overlapping windows are not independent: with few trajectories the
+    rate on others may well be another, however many steps were scored.
 
     Args:
         guards: their ``threshold`` is set, unless it is fixed.
@@ -54,13 +56,12 @@ def calibrate(
         batch_size: windows scored together.
 
     Returns:
-        JSON-ready: "rate", "steps" (how many were scored), "alarms" (share of them that trip any guard) and for each
-        guard "guards": name -> {"threshold", "alarms", "median"}.
+        JSON-ready: "rate", "bound" (of the expected rate, above the wanted one where steps are too few), "windows",
+        "steps" (how many were scored), "alarms" (share of them that trip any guard) and for each guard "guards": name
+        -> {"threshold", "alarms", "median"}.
 
     Raises:
         ValueError: a rate or number of steps out of range, no windows, or scores that are no numbers.
-
-    Source: Angelopoulos and Bates, "A gentle introduction to conformal prediction" (2021), section 1.1.
     """
     if not 0 < rate < 1:
         raise ValueError(f"`rate` (={rate}) must lie between 0 and 1.")
@@ -76,25 +77,22 @@ def calibrate(
                 f"`{guards[i].name}` has no finite score for {bad} of {count} validation steps: the surrogate fails on"
                 " data like those it was trained on."
             )
-    allowed = math.floor((count + 1) * rate) - 1
-    if allowed < 0:
-        logger.warning(
-            "%d steps are too few for a rate of %g: none may trip; 1/rate = %d are needed.",
-            count,
-            rate,
-            math.ceil(1 / rate),
-        )
+    bound = 0.0
     if free:
-        columns = scores[:, free].mT.contiguous()
-        ranks = torch.searchsorted(columns.sort(1).values, columns).mT  # steps with a lower score, for each guard
-        worst = ranks.amax(1).sort(descending=True).values  # in whichever guard ranks it worst
-        level = int(worst[max(allowed, 0)])  # the first step that must pass
-        for column, i in enumerate(free):
-            passing = scores[:, i][ranks[:, column] <= level]
-            guards[i].threshold = max(float(passing.max()) * (1 + FLOOR), FLOOR)
+        thresholds, bound = joint_thresholds(scores[:, free], rate)
+        for i, threshold in zip(free, thresholds.tolist(), strict=True):
+            guards[i].threshold = threshold
+        if bound > rate:
+            logger.warning(
+                "%d steps are too few for a rate of %g with %d guards: none may trip, and the expected rate is at most"
+                " %.3g; %d are needed.",
+                *(count, rate, len(free), bound, math.ceil(len(free) / rate - 1e-9) - 1),
+            )
     trips = torch.stack([~(scores[:, i] <= guard.threshold) for i, guard in enumerate(guards)], 1)
     return {
         "rate": rate,
+        "bound": bound,
+        "windows": len(windows),
         "steps": count,
         "alarms": float(trips.any(1).double().mean()),
         "guards": {
@@ -108,7 +106,40 @@ def calibrate(
     }
 
 
-def describe_guards(surrogate: Surrogate, windows: Dataset, count: int = 64) -> list[dict[str, Any]]:
+def joint_thresholds(scores: Tensor, rate: float) -> tuple[Tensor, float]:
+    """The lowest thresholds such that a fresh step trips any of K guards at most at a rate.
+
+    Each guard ranks the N steps, and those that are worst in any guard's ranking may trip, so that no guard trips more
+    often than the others. The m that may are
+
+        m = ⌊(N + 1) rate⌋ − K
+
+    since a step that is exchangeable with the N trips any guard with probability ≤ (m + K) / (N + 1): among the N + 1,
+    each judged by thresholds from the others, at most m + K trip. With one guard that is split conformal prediction. It
+    takes N ≥ K / rate − 1; with fewer, m is 0 and the bound K / (N + 1).
+
+    Args:
+        scores: shape (step, guard).
+        rate: between 0 and 1.
+
+    Returns:
+        The largest scores that pass, (guard,), and the bound.
+
+    Source: Angelopoulos and Bates, "A gentle introduction to conformal prediction" (2021), section 1.1, for one guard.
+    """
+    count, n_guards = scores.shape
+    allowed = max(math.floor((count + 1) * rate + 1e-9) - n_guards, 0)
+    # the bound needs ranks without ties, but for scores below every threshold, which never trip
+    ranks = scores.argsort(dim=0, stable=True).argsort(0).masked_fill(scores <= FLOOR, 0)
+    worst = ranks.amax(1).sort(descending=True).values
+    level = int(worst[min(allowed, count - 1)])  # of the first step that must pass
+    passing = scores.masked_fill(ranks > level, -math.inf).amax(0)
+    return (passing * (1 + FLOOR)).clamp_min(FLOOR), (allowed + n_guards) / (count + 1)
+
+
+def describe_guards(
+    surrogate: Surrogate, windows: Dataset, count: int = 512, batch_size: int = 16
+) -> list[dict[str, Any]]:
     """The guards that suit a surrogate and its training data, as `create_guard` takes them.
 
     Finite values, energies and the distance from the data always; Courant numbers where there is a velocity; and of the
@@ -117,32 +148,33 @@ def describe_guards(surrogate: Surrogate, windows: Dataset, count: int = 64) -> 
     Args:
         surrogate: its fields, grid and scales are read.
         windows: training windows of its history and at least one frame to follow.
-        count: how many of them are looked at.
+        count: how many of them are looked at, drawn by chance with a fixed seed; all where there are fewer.
+        batch_size: windows looked at together.
     """
-    stride = max(1, len(windows) // count)
-    picked = [windows[i] for i in range(0, len(windows), stride)][:count]
-    batch = {key: torch.stack([window[key] for window in picked]) for key in picked[0]}
-    spec, before, after = surrogate.spec, batch["history"].double(), batch["future"].double()
-    # what noise obeys as well is no law: the curl of a pseudoscalar, say
-    noise = after + after.std() * (torch.randn(after.shape, generator=torch.Generator().manual_seed(0)) - 1)
+    generator, spec = torch.Generator().manual_seed(0), surrogate.spec
+    laws = _candidates(surrogate)
+    violated, violated_by_noise = ([0.0] * len(laws) for _ in range(2))
+    novelty, features = Novelty(spec, _sizes(surrogate)), []
+    drawn = torch.randperm(len(windows), generator=generator)[:count].tolist()
+    for batch in DataLoader(Subset(windows, drawn), batch_size, generator=torch.Generator()):
+        before, after = batch["history"].double(), batch["future"].double()
+        # what noise obeys as well is no law: the curl of a pseudoscalar, say
+        noise = after + after.std() * (torch.randn(after.shape, generator=generator) - 1)
+        for i, (_, guard) in enumerate(laws):
+            violated[i] = max(violated[i], float(guard.score(before, after).amax()))
+            violated_by_noise[i] = max(violated_by_noise[i], float(guard.score(before, noise).amax()))
+        features.append(novelty.features(before, spec.unpack_parameters(batch["parameters"])))
+    novelty.fit(torch.cat(features))
+    obeyed: dict[tuple[str, str], dict[str, Any]] = {}
+    for (description, _), of_data, of_noise in zip(laws, violated, violated_by_noise, strict=True):
+        if of_data < OBEYED < of_noise:
+            obeyed.setdefault((description["field"], description["kind"]), description)
     out: list[dict[str, Any]] = [{"kind": "finite"}]
     for field in spec.dynamic:
         if field.name == "velocity":
             out.append({"kind": "courant", "field": field.name})
-        for kind in _LAWS:
-            for options in ({}, {"staggered": True}) if kind == "divergence" else ({},):
-                description = {"kind": kind, "field": field.name, "options": options}
-                try:
-                    guard = create_guard(description, surrogate)
-                except ValueError:  # no such law for this field or grid
-                    continue
-                obeyed, says_something = (float(guard.score(before, x).amax()) for x in (after, noise))
-                if obeyed < OBEYED < says_something:
-                    out.append(description)
-                    break
+        out += [description for (name, _), description in obeyed.items() if name == field.name]
         out.append({"kind": "energy", "field": field.name})
-    novelty = Novelty(spec, surrogate.field_scales)
-    novelty.fit(novelty.features(before, spec.unpack_parameters(batch["parameters"])))
     return [*out, {"kind": "novelty", **novelty.state()}]
 
 
@@ -155,16 +187,28 @@ def create_guard(
     """A guard from a description.
 
     Args:
-        description: "kind", "field" where it has one, "options" of the projection, "threshold" if it is known.
+        description: "kind", "field" where it has one, "options" of the projection, "threshold" if it is known, and
+            "weights_sha256" if it was set for certain weights.
         surrogate: its fields, grid, time step and scales are read.
         short: the solver with a short time step, for "residual".
         members: further surrogates, for "disagreement".
 
     Raises:
-        ValueError: an unknown kind, or what it needs is missing.
+        ValueError: an unknown kind or field, a threshold that is no number or of other weights, or what the guard needs
+            is missing.
     """
-    kind, field = description["kind"], description.get("field")
     spec, grid, normalization = surrogate.spec, surrogate.grid, surrogate.normalization
+    _check(description)
+    kind, field = description["kind"], description.get("field")
+    names = [f.name for f in spec.dynamic]
+    if kind in _OF_FIELDS and field not in names:
+        hint = suggestion(field, names) or ";"
+        raise ValueError(f"`field` (={field!r}) of a guard {kind!r} is unknown{hint} fields: {', '.join(names)}.")
+    if description.get("weights_sha256") not in (None, weights_checksum(surrogate)):
+        raise ValueError(
+            f"`threshold` of the guard {kind!r} was set for other weights than those of this surrogate: `cliffsteer"
+            " calibrate` sets it again."
+        )
     scales = _sizes(surrogate)
     match kind:
         case "finite":
@@ -181,17 +225,19 @@ def create_guard(
             guard = Residual(short, surrogate.dt, normalization.deltas)
         case "disagreement":
             guard = Disagreement(members, normalization.deltas)
-        case _ if kind in _LAWS:
-            guard = Violation(_LAWS[kind](spec, grid, field, **description.get("options", {})), kind, scales[field])
         case _:
-            raise ValueError(f"`kind` (={kind!r}) of a guard must be one of {', '.join(KINDS)}.")
+            guard = Violation(_LAWS[kind](spec, grid, field, **description.get("options", {})), kind, scales[field])
     if "threshold" in description:
         guard.threshold = float(description["threshold"])
     return guard
 
 
 def save_guards(
-    path: str | Path, descriptions: Sequence[Mapping[str, Any]], guards: Sequence[Guard], facts: Mapping[str, Any]
+    path: str | Path,
+    descriptions: Sequence[Mapping[str, Any]],
+    guards: Sequence[Guard],
+    facts: Mapping[str, Any],
+    surrogate: Surrogate,
 ) -> Path:
     """Write guards with their thresholds as JSON.
 
@@ -200,9 +246,16 @@ def save_guards(
         descriptions: how `create_guard` makes the guards.
         guards: the same, calibrated.
         facts: what `calibrate` returned, and whatever else readers should know.
+        surrogate: whose steps they were calibrated on; the thresholds go with its weights.
     """
     listed = [{**d, "threshold": guard.threshold} for d, guard in zip(descriptions, guards, strict=True)]
-    content = {"format": FORMAT, "format_version": FORMAT_VERSION, "calibration": dict(facts), "guards": listed}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "weights_sha256": weights_checksum(surrogate),
+        "calibration": dict(facts),
+        "guards": listed,
+    }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with replacing_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -210,11 +263,11 @@ def save_guards(
 
 
 def load_guards(path: str | Path) -> list[dict[str, Any]]:
-    """Descriptions of guards, with thresholds, from a file of `save_guards`.
+    """Descriptions of guards, with thresholds and the weights that they are for, from a file of `save_guards`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a damaged file, or one of another format or version.
+        ValueError: a damaged file, one of another format or version, or a guard of which something is missing.
     """
     path = Path(path)
     if not path.is_file():
@@ -223,12 +276,25 @@ def load_guards(path: str | Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {content['format']} {content['format_version']}")
-        return list(content["guards"])
+        found = [{**guard, "weights_sha256": content["weights_sha256"]} for guard in content["guards"]]
+        for description in found:
+            _check(description, "threshold")
+        return found
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no guards that this cliffsteer reads ({error}): `cliffsteer calibrate run={path.parent}`"
             " makes it again."
         ) from error
+
+
+def weights_checksum(surrogate: Surrogate) -> str:
+    """Hexadecimal sha256 of the names and values of a surrogate's weights, whatever their device and precision."""
+    digest = hashlib.sha256()
+    for name, value in sorted(surrogate.state_dict().items()):
+        digest.update(name.encode())
+        exact = value.detach().cpu().to(torch.float64 if value.is_floating_point() else value.dtype)
+        digest.update(exact.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _mean(spec: Any, grid: Any, field: str) -> Projection:
@@ -242,6 +308,35 @@ def _positive(spec: Any, grid: Any, field: str) -> Projection:
 _LAWS = {"divergence": DivergenceFree, "curl": CurlFree, "mean": _mean, "negative": _positive}
 KINDS = ("finite", "courant", *_LAWS, "energy", "novelty", "residual", "disagreement")
 """Kinds of guards."""
+_OF_FIELDS = ("courant", *_LAWS, "energy")
+
+
+def _check(description: Mapping[str, Any], *further: str) -> None:
+    """Raise a ValueError for a description of a guard that does not exist, or that lacks what it needs."""
+    kind = description.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"`kind` (={kind!r}) of a guard must be one of {', '.join(KINDS)}.")
+    needed = {"novelty": ("mean", "precision")}.get(kind, ("field",) if kind in _OF_FIELDS else ())
+    for key in (*needed, *further):
+        if key not in description:
+            raise ValueError(f"`{key}` of the guard {kind!r} is missing.")
+    threshold = description.get("threshold", 0.0)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
+        raise ValueError(f"`threshold` (={threshold!r}) of the guard {kind!r} must be a finite number.")
+
+
+def _candidates(surrogate: Surrogate) -> list[tuple[dict[str, Any], Guard]]:
+    """Every law that a field may obey, as description and guard; of several kinds of one law the first is preferred."""
+    out = []
+    for field in surrogate.spec.dynamic:
+        for kind in _LAWS:
+            for options in ({}, {"staggered": True}) if kind == "divergence" else ({},):
+                description = {"kind": kind, "field": field.name, "options": options}
+                try:
+                    out.append((description, create_guard(description, surrogate)))
+                except ValueError:  # no such law for this field or grid
+                    continue
+    return out
 
 
 def _sizes(surrogate: Surrogate) -> dict[str, float]:

@@ -13,9 +13,14 @@ import torch
 from torch import Tensor
 
 from cliffsteer.coupling.compatible import require_same_system
-from cliffsteer.coupling.guards import Guard, tripped
+from cliffsteer.coupling.guards import Finite, Guard, tripped
 from cliffsteer.fields import FieldSpec
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
+
+NEAR = 0.5
+"""A frame goes on from the one that was returned when they differ by less than this, relative to the step's change."""
+ROUNDING = 1e-5
+"""The same, relative to the frame itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +53,17 @@ class Guarded:
 
     Each call asks the surrogate for all samples but those that are handed back. A sample that trips a guard is done
     again by the solver from the same frames, and so are its next ``hand_back`` calls. A sample goes on where the last
-    frame it is given is the one that was returned for it; any other starts a new trajectory, with nothing handed back.
-    With a solver whose trajectories do not depend on the rest of the batch, neither do these.
+    frame it is given is the one that was returned for it, or near it, as after a projection: nearer than half of what
+    the call changed. Any other starts a new trajectory, with nothing handed back. With a solver whose trajectories do
+    not depend on the rest of the batch, neither do these.
+
+    Gradients go through the frames that were returned. Where a sample is rejected and a gradient is wanted, the
+    surrogate is asked again for the others: a NaN would reach the gradient of its weights even from a rejected sample.
 
     Args:
         solver: any Stepper.
         surrogate: any Stepper on the same fields, grid and time step.
-        guards: with thresholds, see `calibrate`.
+        guards: with thresholds, see `calibrate`; `Finite` is added where it is not among them.
         hand_back: calls after a tripped guard that go to the solver unasked, >= 0.
 
     Attributes:
@@ -82,7 +91,8 @@ class Guarded:
             raise ValueError(f"`hand_back` (={hand_back}) must be at least 0.")
         if not guards:
             raise ValueError("`guards` is empty: without any the surrogate is never checked; `calibrate` makes them.")
-        self.solver, self.surrogate, self.guards, self.hand_back = solver, surrogate, list(guards), hand_back
+        always = [] if any(isinstance(guard, Finite) for guard in guards) else [Finite()]
+        self.solver, self.surrogate, self.guards, self.hand_back = solver, surrogate, [*always, *guards], hand_back
         self.spec, self.grid, self.dt = solver.spec, solver.grid, solver.dt
         self.history = max(solver.history, surrogate.history)
         self.reset()
@@ -91,6 +101,7 @@ class Guarded:
         """Forget events, counts and trajectories."""
         self.events: list[Event] = []
         self.counts: Counter[str] = Counter()
+        self._start: Tensor | None = None
         self._last: Tensor | None = None
         self._future = 1
 
@@ -122,7 +133,11 @@ class Guarded:
             passed[asked] = ~trips
         out = frames.new_zeros(len(frames), self._future, *frames.shape[2:])
         if proposed is not None and bool(passed.any()):
-            out[passed] = proposed[passed[asked]]
+            kept = proposed[passed[asked]]
+            if proposed.requires_grad and len(kept) < len(proposed):
+                rows = self.spec.unpack_parameters(packed[passed])
+                kept = self.surrogate.step(frames[passed], rows).to(frames.dtype)
+            out[passed] = kept
         if not bool(passed.all()):
             rest = ~passed
             rows = self.spec.unpack_parameters(packed[rest])
@@ -133,7 +148,7 @@ class Guarded:
         for name, mask in {"surrogate": passed, "rejected": rejected, "handed back": ~asked}.items():
             self.counts[name] += int(mask.sum()) * self._future
         self._left = torch.where(rejected, self.hand_back, (left - 1).clamp_min(0))
-        self._done, self._last = done + self._future, out[:, -1].detach()
+        self._done, self._start, self._last = done + self._future, frames[:, -1].detach(), out[:, -1].detach()
         return out
 
     def summary(self) -> dict[str, Any]:
@@ -146,10 +161,11 @@ class Guarded:
     def _follow(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Calls still handed back, and frames made before, of each sample; zeros for those that start here."""
         fresh = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
-        last = self._last
-        if last is None or last.shape != frames[:, -1].shape or last.dtype != frames.dtype:
+        given, start, last = frames[:, -1].detach(), self._start, self._last
+        if last is None or start is None or last.shape != given.shape:
             return fresh, fresh.clone()
-        same = (frames[:, -1] == last).flatten(1).all(1)
+        off, change, size = (a.double().flatten(1).norm(dim=1) for a in (given - last, last - start, last))
+        same = off <= torch.maximum(NEAR * change, ROUNDING * size)
         return torch.where(same, self._left, fresh), torch.where(same, self._done, fresh)
 
     def _check(
