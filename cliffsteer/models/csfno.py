@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -136,7 +137,8 @@ def _check_local(
         raise ValueError(f"`strategy` (={strategy!r}) must be one of {', '.join(map(repr, STRATEGIES))}.")
     if kernel_size != 1:
         return  # the convolution checks the rest
-    create_kernel(kernel, algebra, 1, 1, 3, **given)
+    with torch.random.fork_rng(devices=[]):  # a check draws nothing from the seed of the weights
+        create_kernel(kernel, algebra, 1, 1, 3, **given)
     unread = {"kernel_options": given} if given else {}
     unread |= {"kernel": kernel} if kernel != "complete" else {}
     unread |= {"strategy": strategy} if strategy != "auto" else {}
