@@ -15,25 +15,19 @@ symmetry groups at the small size. The same command resumes: runs that are finis
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
-import multiprocessing
-import os
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import study
 from paper_table import BASELINE, Result, markdown, read_result, rows, write_csv
+from study_runs import Run, finished, run_all
 
 PREFIX = "paper_"
-TRAININGS_OF_A_PROCESS = 10
-"""A process that trains is replaced after so many: what importing takes is shared, what leaks is not kept."""
 
 
 def experiments() -> list[str]:
@@ -41,7 +35,7 @@ def experiments() -> list[str]:
     return sorted(path.stem.removeprefix(PREFIX) for path in study.STUDIES.glob(f"{PREFIX}*.yaml"))
 
 
-def planned(settings: dict[str, Any], out: Path) -> list[tuple[study.Run, str, int | None]]:
+def planned(settings: dict[str, Any], out: Path) -> list[tuple[Run, str, int | None]]:
     """The runs of a study, each with the network's name and the number of training trajectories."""
     sizes = settings.get("sizes") or [None]
     keys = itertools.product(settings["seeds"], sizes, settings["networks"])
@@ -63,65 +57,9 @@ def make_data(settings: dict[str, Any], out: Path) -> None:
         study.cliffsteer("generate", *settings["data"], *settings["boosted"], splits, f"out={out / 'boosted'}")
 
 
-def start_worker(threads: int | None) -> None:
-    """Let this process compute on so many threads, and end when the one that started it does."""
-    import torch
-
-    def follow() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
-    if threads is not None:
-        torch.set_num_threads(threads)
-
-
-def do(run: study.Run, overrides: Sequence[str]) -> str:
-    """Train and evaluate in this process, with what they say in the run's log; the run's name.
-
-    Raises:
-        RuntimeError: one of them failed.
-    """
-    from cliffsteer.cli import main
-
-    run.folder.mkdir(parents=True, exist_ok=True)
-    log = run.folder / "log.txt"
-    with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        for words in (["train", *run.train, *overrides], ["evaluate", f"run={run.folder}", *run.evaluate]):
-            if main(words):
-                raise RuntimeError(f"{run.folder.name}: `cliffsteer {words[0]}` failed, see {log}.")
-    return run.folder.name
-
-
-def run_all(runs: Sequence[study.Run], overrides: Sequence[str], jobs: int) -> list[str]:
-    """Do the runs that are not done, ``jobs`` at once; what went wrong."""
-    todo = [run for run in runs if not (run.folder / "metrics.json").is_file()]
-    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done", flush=True)
-    failures = []
-    workers = {
-        "mp_context": multiprocessing.get_context("spawn"),
-        "initializer": start_worker,
-        "initargs": (1 if jobs > 1 else None,),
-        "max_tasks_per_child": TRAININGS_OF_A_PROCESS,
-    }
-    with ProcessPoolExecutor(jobs, **workers) as pool:
-        futures = [pool.submit(do, run, overrides) for run in todo]
-        try:
-            for count, future in enumerate(as_completed(futures), 1):
-                error = future.exception()
-                failures += [str(error)] if error else []
-                print(f"{count} of {len(todo)}: {error or future.result()}", flush=True)
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return failures
-
-
-def results(runs: Sequence[tuple[study.Run, str, int | None]]) -> list[Result]:
+def results(runs: Sequence[tuple[Run, str, int | None]]) -> list[Result]:
     """The results of the runs that are done."""
-    return [
-        read_result(run.folder, network, size) for run, network, size in runs if (run.folder / "metrics.json").is_file()
-    ]
+    return [read_result(run.folder, network, size) for run, network, size in runs if finished(run)]
 
 
 def write_tables(found: Sequence[Result], name: str, tier: str, out: Path) -> None:
@@ -161,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not found:
         sys.exit(f"No run in {out} is finished: there is nothing to put into a table.")
     write_tables(found, options.experiment, options.tier, out)
-    done = [str(run.folder) for run, _, _ in runs if (run.folder / "metrics.json").is_file()]
+    done = [str(run.folder) for run, _, _ in runs if finished(run)]
     study.cliffsteer("compare", f"runs=[{','.join(done)}]", f"out={out / 'comparison'}")
     if failures:
         sys.exit("\n".join(failures))

@@ -33,25 +33,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from study_runs import Run, finished, run_all
 
 STUDIES = Path(__file__).parent / "studies"
 PROBES = 20, 120
 """Steps of the two short trainings whose difference in time measures a step."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training and its evaluation."""
-
-    folder: Path
-    train: tuple[str, ...]
-    evaluate: tuple[str, ...]
 
 
 def read_study(name: str, tier: str | None = None) -> dict[str, Any]:
@@ -130,17 +120,6 @@ def cliffsteer(*arguments: str, threads: int | None = None, log: Path | None = N
         subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=file, stderr=file)
 
 
-def do(run: Run, overrides: Sequence[str], threads: int | None) -> None:
-    """Train and evaluate, unless that is done."""
-    if (run.folder / "metrics.json").is_file():
-        return
-    run.folder.mkdir(parents=True, exist_ok=True)
-    log = run.folder / "log.txt"
-    cliffsteer("train", *run.train, *overrides, threads=threads, log=log)
-    cliffsteer("evaluate", f"run={run.folder}", *run.evaluate, threads=threads, log=log)
-    print(f"{run.folder.name}: done", flush=True)
-
-
 def main() -> None:
     """Generate, train, evaluate, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,11 +137,12 @@ def main() -> None:
         for name, own in study["networks"].items():
             study["networks"][name] = [*own, f"trainer.steps={steps[name]}"]
     planned = list(runs(study, out))
-    print(f"{len(planned)} runs, {sum((run.folder / 'metrics.json').is_file() for run in planned)} of them done")
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for future in [pool.submit(do, run, overrides, threads) for run in planned]:
-            future.result()
-    cliffsteer("compare", f"runs=[{','.join(str(run.folder) for run in planned)}]", f"out={out / 'comparison'}")
+    failures = run_all(planned, overrides, options.jobs)
+    done = [str(run.folder) for run in planned if finished(run)]
+    if done:
+        cliffsteer("compare", f"runs=[{','.join(done)}]", f"out={out / 'comparison'}")
+    if failures:
+        sys.exit("\n".join(failures))
 
 
 if __name__ == "__main__":

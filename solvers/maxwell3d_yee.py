@@ -44,7 +44,7 @@ from torch import Tensor
 
 from cliffsteer.fields import Field, FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.base import Solver, State, UnstableError
 from cliffsteer.solvers.current_sheets import CurrentSheets, polarisation
 from cliffsteer.solvers.inclusions import Inclusions
 from cliffsteer.solvers.mac import MacGrid
@@ -250,10 +250,10 @@ class Maxwell3dYee(Solver):
         return total / (2 * math.prod(self.yee.grid.shape))
 
     def check_step(self, medium: float) -> None:
-        """Raise a ValueError when the scheme is unstable in a medium of this product εμ."""
+        """Raise an UnstableError when the scheme is unstable in a medium of this product εμ."""
         reach = math.sqrt(sum(h**-2 for h in self.yee.grid.spacing) / medium)
         if self._tau * reach > 1 + 1e-9:
-            raise ValueError(
+            raise UnstableError(
                 f"`dt` (={self.dt:g} {TIME_UNIT}) in {self.substeps} substep(s) is unstable where εμ = {medium:.3g} on"
                 f" cells of {min(self.yee.grid.spacing):.3g} m: dt/substeps · √(Σ 1/h²) / √(εμ) ="
                 f" {self._tau * reach:.3g} must not exceed 1; take `substeps` >= {math.ceil(self.dt * reach - 1e-9)} or"

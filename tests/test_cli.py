@@ -1,5 +1,6 @@
 """The command line: every verb on real, tiny data; every fault of a user ends in one line and exit code 2."""
 
+import contextlib
 import html
 import json
 import os
@@ -35,14 +36,10 @@ TINY = [
 def workdir(tmp_path_factory) -> Path:
     """A folder in which a newcomer generated, trained and evaluated once, by the commands of the README."""
     folder = tmp_path_factory.mktemp("workdir")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(GENERATE) == 0
         assert main(["train", "experiment=smoke", *TINY]) == 0
         assert main(["evaluate", "run=runs/smoke-csresnet", "steps=3"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -17,7 +17,7 @@ from cliffsteer.coupling.calibration import create_guard
 from cliffsteer.coupling.guards import Guard
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.projection import DivergenceFree
-from cliffsteer.solvers.base import Solver
+from cliffsteer.solvers.base import Solver, UnstableError
 from cliffsteer.stepper import Stepper
 from cliffsteer.suggestions import suggestion
 from cliffsteer.surrogate import Surrogate
@@ -144,10 +144,10 @@ def stable(trajectories: TrajectoryDataset, resolution: int, use: Callable[[Solv
     Args:
         trajectories: the dataset.
         resolution: cells a side.
-        use: runs the solver; raises a ValueError where it is unstable.
+        use: runs the solver; raises an UnstableError where it is unstable.
 
     Raises:
-        ValueError: that of the last try.
+        UnstableError: that of the last try.
     """
     least = scaled_substeps(trajectories, resolution)
     if least is None:
@@ -155,7 +155,7 @@ def stable(trajectories: TrajectoryDataset, resolution: int, use: Callable[[Solv
     for substeps in range(least, TRIES * least):
         try:
             return use(native_solver(trajectories, resolution, {"substeps": substeps}))
-        except ValueError:
+        except UnstableError:
             continue
     return use(native_solver(trajectories, resolution, {"substeps": TRIES * least}))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from cliffsteer.coupling.transfer import transfer
 from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
-from cliffsteer.solvers.base import Solver, State
+from cliffsteer.solvers.base import Solver, State, UnstableError
 from cliffsteer.stepper import Parameters, Stepper, rollout
 
 
@@ -120,7 +120,7 @@ class Problem:
         self.parameters: Parameters = {name: value.to(self.device) for name, value in state.parameters.items()}
         self.frames = torch.cat(frames, 1)
         if not bool(torch.isfinite(self.frames).all()):
-            raise ValueError(
+            raise UnstableError(
                 f"`reference` ({reference.name} with {reference.grid.shape} cells) becomes NaN or infinite on the way."
             )
         self.truth = self._on(common, self.frames[:, before:])

@@ -1,6 +1,6 @@
 """A folder in which data were generated and two tiny networks trained and evaluated, by the command line."""
 
-import os
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -20,16 +20,13 @@ TRAIN = [
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory) -> Path:
     """Dataset data/smoke, runs/csresnet-0 and runs/csresnet-1, which differ in their seed."""
-    folder, before = tmp_path_factory.mktemp("evaluated"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("evaluated")
+    with contextlib.chdir(folder):
         assert main(GENERATE) == 0
         for seed in (0, 1):
             run = f"runs/csresnet-{seed}"
             assert main([*TRAIN, f"trainer.seed={seed}", f"out={run}"]) == 0
             assert main(["evaluate", f"run={run}", "steps=3", f"report={'true' if seed else 'false'}"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -1,7 +1,7 @@
 """`correct`, and its folder in `rollout` and `tradeoff`."""
 
+import contextlib
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -21,13 +21,10 @@ CORRECT = [
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
-    folder, before = tmp_path_factory.mktemp("correct"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("correct")
+    with contextlib.chdir(folder):
         assert main(["generate", "solver=smoke", "solver.resolution=16", "n=4", "frames=6", "progress=false"]) == 0
         assert main([*CORRECT, "steps=6"]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

@@ -1,8 +1,8 @@
 """`calibrate`, `rollout coupling=guarded` and `tradeoff`, on one tiny run."""
 
+import contextlib
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,9 @@ TINY = [
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("couplings")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with contextlib.chdir(folder):
         assert main(["generate", "solver=smoke", "solver.resolution=8", "n=6", "frames=8", "progress=false"]) == 0
         assert main(["train", "experiment=smoke", "name=tiny", *TINY]) == 0
-    finally:
-        os.chdir(before)
     return folder
 
 

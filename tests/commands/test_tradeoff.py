@@ -1,7 +1,7 @@
 """`tradeoff` and the native solvers it takes, and what does not fit a run."""
 
+import contextlib
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from cliffsteer.cli import main
 from cliffsteer.commands.couplings import stable
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.normalization import Normalization
+from cliffsteer.solvers import UnstableError
 
 MODEL = {"name": "resnet", "hidden_channels": 2, "blocks": [1], "kernel_size": 3}
 
@@ -27,9 +28,8 @@ def save(folder, data, dt, **told):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory) -> Path:
-    folder, before = tmp_path_factory.mktemp("tradeoff"), Path.cwd()
-    os.chdir(folder)
-    try:
+    folder = tmp_path_factory.mktemp("tradeoff")
+    with contextlib.chdir(folder):
         for name, cells in (("fine", 16), ("coarse", 8)):
             options = [f"solver.resolution={cells}", "solver.substeps=4", "solver.scale=3.0", f"out=data/{name}"]
             assert main(["generate", "solver=turbulence", *options, "n=4", "frames=3", "progress=false"]) == 0
@@ -37,8 +37,6 @@ def workdir(tmp_path_factory) -> Path:
         save("runs/plain", data, data.dt)
         solver = {"name": "turbulence", "options": {"resolution": 16, "dt": 0.05}}
         save("runs/slower", data, 0.05, correction={"solver": solver, "every": 1})
-    finally:
-        os.chdir(before)
     return folder
 
 
@@ -55,7 +53,7 @@ def test_a_solver_takes_as_few_substeps_as_are_stable(here):
         def tell(solver):
             tried.append((solver.grid.shape[0], solver.substeps))
             if solver.substeps < enough:
-                raise ValueError("`substeps` is unstable")
+                raise UnstableError("`substeps` is unstable")
             return solver.substeps
 
         return tell
