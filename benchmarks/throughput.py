@@ -97,7 +97,7 @@ def configured(case: Case, model: str) -> tuple[str, dict[str, Any]]:
     text = (Path(__file__).parents[1] / "conf" / "model" / f"{name}.yaml").read_text(encoding="utf-8")
     options = yaml.safe_load(text)["options"]
     changes = {"padding": "periodic", "modes": case.modes}
-    if name in ("csresnet", "resnet", "clifford_resnet"):
+    if name in ("csresnet", "resnet", "clifford_resnet", "steerable_resnet"):
         changes["blocks"] = list(case.blocks)
     if product:
         changes["nonlinearity"] = "product"

@@ -18,6 +18,8 @@ from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.elements import Element
 from cliffsteer.kernel_symmetry import Turn
 from cliffsteer.nn.conv import CliffordSteerableConv
+from cliffsteer.nn.group_conv import GroupConv
+from cliffsteer.nn.group_spectral import GroupSpectralConv
 from cliffsteer.nn.padding import Padding
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.testing import equivariance_errors
@@ -110,10 +112,10 @@ def errors_of(
 
     Returns:
         "name" and "kind"; "reach": how many cells around a point it reads at most; "outside": names of elements that
-        are not in the group of one of its kernels; "errors" for each element (None: not measured); and "interior": the
-        same over the cells that read no padding (None: there are none).
+        are not in the group of one of its convolutions; "errors" for each element (None: not measured); "interior":
+        the same over the cells that read no padding (None: there are none).
     """
-    reach, groups = _reach(module), {getattr(kernel, "group", "O") for kernel in kernels_of(module).values()}
+    reach, groups = _reach(module), _groups(module)
     whole, interior = [], []
     for g in elements:
         values = []
@@ -127,6 +129,12 @@ def errors_of(
     outside = [g.name for g in elements if not all(g.is_in(algebra, group) for group in groups)]
     kind = type(module).__name__
     return {"name": name, "kind": kind, "reach": reach, "outside": outside, "errors": whole, "interior": interior}
+
+
+def _groups(module: nn.Module) -> set[str]:
+    """Names of the groups that the convolutions of a module are equivariant under."""
+    of_kernels = {getattr(kernel, "group", "O") for kernel in kernels_of(module).values()}
+    return of_kernels | {m.group for m in module.modules() if isinstance(m, GroupConv | GroupSpectralConv)}
 
 
 def relative_error(values: Sequence[Tensor]) -> float | None:

@@ -220,7 +220,7 @@ def test_a_frozen_network_keeps_its_precision_and_is_not_saved(tmp_path):
         surrogate.save_pretrained(tmp_path / "frozen")
 
 
-@pytest.mark.parametrize("name", ["csresnet", "resnet", "csunet", "unet", "clifford_resnet"])
+@pytest.mark.parametrize("name", ["csresnet", "resnet", "csunet", "unet", "clifford_resnet", "steerable_resnet"])
 def test_padding_is_that_of_the_grid(name, tmp_path):
     small = {"name": name, "hidden_channels": 2, "blocks": [1], "kernel_size": 3}
     made = [

@@ -21,7 +21,9 @@ from cliffsteer.models.csresnet import CSResNet
 from cliffsteer.models.csunet import CSUNet
 from cliffsteer.models.dilated_resnet import DilatedResNet
 from cliffsteer.models.fno import FNO
+from cliffsteer.models.gfno import GFNO
 from cliffsteer.models.resnet import ResNet
+from cliffsteer.models.steerable_resnet import SteerableResNet
 from cliffsteer.models.unet import UNet
 from cliffsteer.suggestions import check_options, suggestion
 
@@ -36,6 +38,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNet,
     "fno": FNO,
     "clifford_resnet": CliffordResNet,
+    "steerable_resnet": SteerableResNet,
+    "gfno": GFNO,
 }
 """Networks by the names that configurations and checkpoints use; names outlive classes."""
 
@@ -95,12 +99,14 @@ def _warn_of_walls(boundary: tuple[tuple[str, str], ...]) -> None:
 __all__ = [
     "CSFNO",
     "FNO",
+    "GFNO",
     "MODELS",
     "CSResNet",
     "CSUNet",
     "CliffordResNet",
     "DilatedResNet",
     "ResNet",
+    "SteerableResNet",
     "UNet",
     "available",
     "create",

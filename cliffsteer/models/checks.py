@@ -41,3 +41,13 @@ def level_widths(hidden_channels: int, blocks: Sequence[int], growth: float) -> 
     if not growth >= 1:
         raise ValueError(f"`growth` (={growth!r}) must be at least 1.")
     return [round(hidden_channels * growth**level) for level in range(len(blocks))]
+
+
+def check_dilations(dilations: Sequence[int]) -> None:
+    """Check the steps between kernel points of convolutions.
+
+    Raises:
+        ValueError: they are no positive whole numbers.
+    """
+    if isinstance(dilations, str) or not dilations or not all(is_whole(step) for step in dilations):
+        raise ValueError(f"`dilations` (={dilations!r}) must hold positive whole numbers, as in (1, 2, 4, 2, 1).")

@@ -33,7 +33,9 @@ class FourierBlock(nn.Module):
         super().__init__()
         self.spectral, self.local = spectral, local
         self.norm = layer_norm(norm, algebra, channels)
-        self.activation = create_nonlinearity(nonlinearity, algebra, channels)
+        self.activation = (
+            nn.Identity() if nonlinearity == "none" else create_nonlinearity(nonlinearity, algebra, channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to a field of multivectors."""
@@ -61,8 +63,9 @@ class CSFNO(nn.Module):
         kernel_size: points along each axis of the local maps, odd; 1 for pointwise maps (MVLinear), without a kernel.
         kernel: name of the local maps' kernel; like its options and the strategy not to be changed without one.
         kernel_options: its options.
-        norm: "layer", "reference" or "none".
-        nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`.
+        norm: "layer", "group", "reference" or "none", see `cliffsteer.nn.norm.layer_norm`.
+        nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`; or "none": with ``norm="none"`` the whole
+            network is then linear (but for biases), as the equations of vacuum and heat are.
         strategy: how the local convolutions are carried out, as for `CliffordSteerableConv`.
         domain_padding: cells of zeros between blocks and both sides of a domain that is not periodic, as a share of
             each axis; else what leaves on one side would come in on the other.
@@ -87,7 +90,7 @@ class CSFNO(nn.Module):
         kernel_size: int = 1,
         kernel: str = "complete",
         kernel_options: Mapping[str, Any] | None = None,
-        norm: str | None = "layer",
+        norm: str | None = "group",
         nonlinearity: str = "gelu",
         strategy: str = "auto",
         domain_padding: float = 0,
@@ -110,9 +113,10 @@ class CSFNO(nn.Module):
                 local = CliffordSteerableConv(algebra, width, width, kernel_size, **conv)
             return FourierBlock(algebra, width, spectral, local, norm, nonlinearity)
 
-        self.stem = nn.Sequential(MVLinear(algebra, in_channels, width), MVGELU(), MVLinear(algebra, width, width))
+        activation = nn.Identity if nonlinearity == "none" else MVGELU
+        self.stem = nn.Sequential(MVLinear(algebra, in_channels, width), activation(), MVLinear(algebra, width, width))
         self.blocks = nn.Sequential(*(block() for _ in range(count)))
-        self.head = nn.Sequential(MVLinear(algebra, width, width), MVGELU(), MVLinear(algebra, width, out_channels))
+        self.head = nn.Sequential(MVLinear(algebra, width, width), activation(), MVLinear(algebra, width, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a field of multivectors to one."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.models.checks import check_dilations, count_blocks
 from cliffsteer.nn import MVGELU, CliffordSteerableConv, MVLinear
 from cliffsteer.nn.norm import layer_norm
 from cliffsteer.nn.product import create_nonlinearity
@@ -24,13 +25,15 @@ class CSBlock(nn.Module):
         kernel_size: int,
         norm: str | None,
         nonlinearity: str = "gelu",
+        dilations: Sequence[int] = (1, 1),
         **conv: Any,
     ):
         super().__init__()
-        self.conv1 = CliffordSteerableConv(algebra, channels, channels, kernel_size, **conv)
+        first, second = dilations
+        self.conv1 = CliffordSteerableConv(algebra, channels, channels, kernel_size, dilation=first, **conv)
         self.norm1 = layer_norm(norm, algebra, channels)
         self.activation1 = create_nonlinearity(nonlinearity, algebra, channels)
-        self.conv2 = CliffordSteerableConv(algebra, channels, channels, kernel_size, **conv)
+        self.conv2 = CliffordSteerableConv(algebra, channels, channels, kernel_size, dilation=second, **conv)
         self.norm2 = layer_norm(norm, algebra, channels)
         self.activation = MVGELU()
 
@@ -52,9 +55,10 @@ class CSResNet(nn.Module):
         hidden_channels: multivectors between.
         blocks: number of blocks in each stage (the stages are alike, as in the paper).
         kernel_size: points along each axis of the blocks' convolutions, odd.
+        dilations: step between kernel points of the blocks' convolutions, taken in turn, two in a block.
         kernel: name of the kernel.
         kernel_options: its options.
-        norm: "layer", "reference" or "none".
+        norm: "layer", "group", "reference" or "none", see `cliffsteer.nn.norm.layer_norm`.
         nonlinearity: of the blocks, "gelu" (scalar gates, as in the paper) or "product" (geometric products first, see
             `ProductGELU`).
         padding: as for `CliffordSteerableConv`.
@@ -77,9 +81,10 @@ class CSResNet(nn.Module):
         hidden_channels: int = 48,
         blocks: Sequence[int] = (2, 2, 2, 2),
         kernel_size: int = 7,
+        dilations: Sequence[int] = (1,),
         kernel: str = "implicit",
         kernel_options: Mapping[str, Any] | None = None,
-        norm: str | None = "layer",
+        norm: str | None = "group",
         nonlinearity: str = "gelu",
         padding: Any = "zeros",
         pointwise: str = "linear",
@@ -89,10 +94,13 @@ class CSResNet(nn.Module):
         if pointwise not in ("linear", "kernel"):
             raise ValueError(f"`pointwise` (={pointwise!r}) must be 'linear' or 'kernel'.")
         n_blocks = count_blocks(hidden_channels, blocks)
+        check_dilations(dilations)
+        steps = itertools.cycle(dilations)
         conv = {"kernel": kernel, "kernel_options": kernel_options, "padding": padding}
 
         def block() -> CSBlock:
-            return CSBlock(algebra, hidden_channels, kernel_size, norm, nonlinearity, strategy=strategy, **conv)
+            pair = next(steps), next(steps)
+            return CSBlock(algebra, hidden_channels, kernel_size, norm, nonlinearity, pair, strategy=strategy, **conv)
 
         def mix(into: int, out: int) -> nn.Module:
             if pointwise == "linear":

@@ -38,7 +38,7 @@ class CSUNet(nn.Module):
         kernel_size: points along each axis of the blocks' convolutions, odd.
         kernel: name of the kernel.
         kernel_options: its options.
-        norm: "layer", "reference" or "none".
+        norm: "layer", "group", "reference" or "none", see `cliffsteer.nn.norm.layer_norm`.
         nonlinearity: of the blocks, "gelu" or "product", as for `CSResNet`.
         padding: a mode of `Padding`, one for all, per axis or side, or a Grid.
         blur: how often fields are filtered with (1, 2, 1)/4 before their grid is halved, as by `Downsample`.
@@ -63,7 +63,7 @@ class CSUNet(nn.Module):
         kernel_size: int = 5,
         kernel: str = "complete",
         kernel_options: Mapping[str, Any] | None = None,
-        norm: str | None = "layer",
+        norm: str | None = "group",
         nonlinearity: str = "gelu",
         padding: Any = "zeros",
         blur: int = 0,

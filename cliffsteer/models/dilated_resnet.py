@@ -9,9 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.models.checks import check_dilations, count_blocks
 from cliffsteer.models.plain import PlainConv, plain_norm
-from cliffsteer.nn.checks import is_whole
 
 
 class DilatedBlock(nn.Module):
@@ -69,8 +68,7 @@ class DilatedResNet(nn.Module):
     ):
         super().__init__()
         count, dim, width = count_blocks(hidden_channels, blocks), algebra.dim, hidden_channels
-        if not dilations or not all(is_whole(step) for step in dilations):
-            raise ValueError(f"`dilations` (={dilations!r}) must hold positive whole numbers, as in (1, 2, 4, 2, 1).")
+        check_dilations(dilations)
         self.n_blades = algebra.n_blades
         self.stem = PlainConv(dim, in_channels * algebra.n_blades, width, kernel_size, padding)
         self.blocks = nn.Sequential(

@@ -4,6 +4,8 @@ from cliffsteer.nn.activation import MVGELU
 from cliffsteer.nn.cegnn import CEGNN
 from cliffsteer.nn.conv import CliffordSteerableConv
 from cliffsteer.nn.fourier import SteerableSpectralConv
+from cliffsteer.nn.group_conv import GroupConv, LiftingConv, ProjectionConv, RegularNorm
+from cliffsteer.nn.group_spectral import GroupSpectralConv
 from cliffsteer.nn.kernels import CompleteKernel, ConditionalKernel, ImplicitKernel
 from cliffsteer.nn.linear import MVLinear
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
@@ -22,12 +24,17 @@ __all__ = [
     "Downsample",
     "GeometricProductLayer",
     "GradeNorm",
+    "GroupConv",
+    "GroupSpectralConv",
     "ImplicitKernel",
+    "LiftingConv",
     "MVLayerNorm",
     "MVLinear",
     "Padding",
     "ProductGELU",
+    "ProjectionConv",
     "ReferenceLayerNorm",
+    "RegularNorm",
     "SteerableSpectralConv",
     "Upsample",
     "WeightedProduct",

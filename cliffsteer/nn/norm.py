@@ -60,21 +60,31 @@ class GradeNorm(nn.Module):
 
 
 class MVLayerNorm(nn.Module):
-    """Divide all channels at a point by their magnitude: y_c,k = γ_c,k <x_c>_k / sqrt(ε + mean_c Σ_k |q_k(x_c)|).
+    """Divide all channels by their magnitude: y_c,k = γ_c,k <x_c>_k / sqrt(ε + mean_c Σ_k |q_k(x_c)|).
 
-    |q| is smoothed at zero. With an indefinite metric null fields have q = 0 however large they are; ε then defaults
-    to 1, so that they pass undivided and nothing is ever amplified.
+    The magnitude is that at each point, or with ``over_points`` one of the whole field, the mean over points too, as in
+    group norm: then what is weak at a point stays weak. |q| is smoothed at zero. With an indefinite metric null fields
+    have q = 0 however large they are; ε then defaults to 1, so that they pass undivided and nothing is ever amplified.
 
     Args:
         algebra: the algebra.
         channels: number of channels.
         epsilon: ε; default 1e-5 for a definite metric, 1 for an indefinite one.
         affine: learn γ, one scale per channel and grade (a constant, hence equivariant); starts at 1.
+        over_points: one magnitude for all points of a sample.
     """
 
-    def __init__(self, algebra: CliffordAlgebra, channels: int, epsilon: float | None = None, affine: bool = True):
+    def __init__(
+        self,
+        algebra: CliffordAlgebra,
+        channels: int,
+        epsilon: float | None = None,
+        affine: bool = True,
+        over_points: bool = False,
+    ):
         super().__init__()
         check_algebra(algebra)
+        self.over_points = over_points
         self.algebra, self.channels = algebra, whole("channels", channels)
         self.epsilon = (1e-5 if algebra.is_definite else 1.0) if epsilon is None else epsilon
         self.scale = nn.Parameter(torch.ones(channels, algebra.n_grades)) if affine else None
@@ -88,7 +98,8 @@ class MVLayerNorm(nn.Module):
         else:
             q = self.algebra.quadratic_forms(x, axis=2)
             square = smooth_norm(q, 1e-3).square().sum(2, keepdim=True)
-        y = x * torch.rsqrt(square.mean(1, keepdim=True) + self.epsilon)
+        over = [1, *range(3, x.ndim)] if self.over_points else 1
+        y = x * torch.rsqrt(square.mean(over, keepdim=True) + self.epsilon)
         if self.scale is None:
             return y
         scale = self.scale.index_select(1, self.grade_of_blade)
@@ -116,7 +127,7 @@ class ReferenceLayerNorm(nn.Module):
 
 
 def layer_norm(name: str | None, algebra: CliffordAlgebra, channels: int) -> nn.Module:
-    """A layer norm by name: "layer" (MVLayerNorm), "reference" (ReferenceLayerNorm), "none".
+    """A norm by name: "layer" (`MVLayerNorm` at each point), "group" (over all points), "reference", "none".
 
     Raises:
         ValueError: another name.
@@ -124,11 +135,13 @@ def layer_norm(name: str | None, algebra: CliffordAlgebra, channels: int) -> nn.
     match name:
         case "layer":
             return MVLayerNorm(algebra, channels)
+        case "group":
+            return MVLayerNorm(algebra, channels, over_points=True)
         case "reference":
             return ReferenceLayerNorm(algebra, channels)
         case "none" | None:
             return nn.Identity()
-    raise ValueError(f"`norm` (={name!r}) must be 'layer', 'reference' or 'none'.")
+    raise ValueError(f"`norm` (={name!r}) must be 'layer', 'group', 'reference' or 'none'.")
 
 
 def choose_norm(name: str) -> Norm:

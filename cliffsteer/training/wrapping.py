@@ -14,9 +14,18 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cliffsteer.nn.fourier import SteerableSpectralConv
+from cliffsteer.nn.group_spectral import GroupSpectralConv
 from cliffsteer.nn.norm import GradeNorm, MVLayerNorm, ReferenceLayerNorm
 
-FULL_PRECISION = (GradeNorm, MVLayerNorm, ReferenceLayerNorm, nn.GroupNorm, nn.LayerNorm, SteerableSpectralConv)
+FULL_PRECISION = (
+    GradeNorm,
+    MVLayerNorm,
+    ReferenceLayerNorm,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    SteerableSpectralConv,
+    GroupSpectralConv,
+)
 """Layers that mixed precision leaves in float32. Norms divide by sums of squares, where in an indefinite metric large
 numbers cancel, and transforms have a range that half precision has not. Kernels and the spectral strategy of the
 convolution see to it themselves."""

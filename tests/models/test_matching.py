@@ -20,7 +20,10 @@ def cost(name: str, width: int, by: str) -> int:
 
 @pytest.mark.parametrize(
     ("name", "by"),
-    [("resnet", "params"), ("unet", "params"), ("csresnet", "params"), ("csresnet", "flops"), ("resnet", "flops")],
+    [
+        *((name, "params") for name in ("resnet", "unet", "csresnet", "steerable_resnet")),
+        *((name, "flops") for name in ("csresnet", "resnet", "steerable_resnet")),
+    ],
 )
 def test_no_other_width_is_nearer(name, by):
     target = cost("csresnet", 9, by)

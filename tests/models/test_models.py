@@ -17,6 +17,8 @@ OPTIONS = {
     "csfno": WIDTH | {"modes": 1},
     "fno": WIDTH | {"modes": 1},
     "dilated_resnet": SMALL | {"dilations": (1, 2)},
+    "steerable_resnet": SMALL | {"hidden_channels": 1},
+    "gfno": WIDTH | {"hidden_channels": 1, "modes": 1},
 }
 STEERABLE = {"csresnet": {"padding": "periodic"}, "csunet": {"padding": "periodic"}, "csfno": {"modes": 1}}
 
@@ -37,15 +39,38 @@ def test_shapes_and_gradients(name, signature):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"norm": "reference"}, {"norm": "none"}, {"pointwise": "kernel"}, {"nonlinearity": "product"}],
+    [
+        {"norm": "layer"},
+        {"norm": "group"},
+        {"norm": "reference"},
+        {"norm": "none"},
+        {"pointwise": "kernel"},
+        {"nonlinearity": "product", "dilations": (2, 1)},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("signature", UP_TO_3, ids=str)
 def test_csresnet_is_equivariant(signature, options):
     algebra = CliffordAlgebra(signature)
     network = create("csresnet", algebra, 2, 1, **SMALL, **KERNEL, padding="periodic", **options).double()
-    x = torch.randn(1, 2, algebra.n_blades, *[4] * algebra.dim, dtype=torch.float64)
+    x = torch.randn(1, 2, algebra.n_blades, *[5] * algebra.dim, dtype=torch.float64)
     assert_equivariant(network, x, algebra, tolerance=1e-12)
+
+
+def test_dilations_are_taken_in_turn():
+    network = create("csresnet", CliffordAlgebra((1, 1)), 1, 1, hidden_channels=2, blocks=(1, 1), dilations=(1, 2, 4))
+    assert [(block.conv1.dilation, block.conv2.dilation) for block in network.blocks] == [(1, 2), (4, 1)]
+    with pytest.raises(ValueError, match=r"`dilations` \(=\(0,\)\) must hold positive whole numbers"):
+        create("csresnet", CliffordAlgebra((1, 1)), 1, 1, dilations=(0,))
+
+
+def test_csfno_without_nonlinearity_is_linear():
+    algebra = CliffordAlgebra((1, 1, 1))
+    network = create("csfno", algebra, 1, 1, **WIDTH, modes=1, norm="none", nonlinearity="none").double()
+    x, y = torch.randn(2, 1, 1, 8, 4, 4, 4, dtype=torch.float64)
+    biases = network(torch.zeros_like(x))
+    torch.testing.assert_close(network(x + 2 * y) - biases, network(x) + 2 * network(y) - 3 * biases)
+    assert (network(x) - biases).norm() > 0.01
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

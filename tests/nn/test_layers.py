@@ -138,11 +138,21 @@ def test_layer_norm_sets_the_scale_of_euclidean_fields():
     assert torch.allclose(y.square().sum(2).mean(1), torch.ones(2, dtype=torch.float64), atol=1e-6)
 
 
+def test_group_norm_keeps_what_is_weak_weak():
+    algebra = CliffordAlgebra((1, 1, 1))
+    x = torch.randn(2, 16, 8, 5, 5, 5, dtype=torch.float64)
+    x[..., 0] *= 0.01
+    y = layer_norm("group", algebra, 16).double()(50 * x).detach()
+    one = torch.ones(2, dtype=torch.float64)
+    torch.testing.assert_close(y.square().sum(2).mean((1, 2, 3, 4)), one, atol=1e-6, rtol=0)
+    torch.testing.assert_close(y[0, ..., 0].norm() / y[0].norm(), x[0, ..., 0].norm() / x[0].norm())
+
+
 def test_errors():
     algebra = CliffordAlgebra((1, 1))
     with pytest.raises(RuntimeError, match=r"MVLinear expects \(batch, 3, 4, ...\): 3 channel\(s\) of 4 blades"):
         MVLinear(algebra, 3, 2)(torch.zeros(1, 2, 4))
-    with pytest.raises(ValueError, match=r"`norm` \(='batch'\) must be 'layer', 'reference' or 'none'"):
+    with pytest.raises(ValueError, match=r"`norm` \(='batch'\) must be 'layer', 'group', 'reference' or 'none'"):
         layer_norm("batch", algebra, 3)
     with pytest.raises(ValueError, match=r"`norm` \(='rms'\) must be one of 'smooth', 'reference'"):
         GradeNorm(algebra, 3, "rms")

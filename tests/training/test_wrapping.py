@@ -14,6 +14,8 @@ OPTIONS = {
     "csunet": {"hidden_channels": 3, "blocks": [1, 1], "kernel_size": 3},
     "csfno": {"hidden_channels": 3, "blocks": [3], "modes": 3},
     "resnet": {"hidden_channels": 6, "blocks": [3], "kernel_size": 3},
+    "steerable_resnet": {"hidden_channels": 1, "blocks": [3], "kernel_size": 3},
+    "gfno": {"hidden_channels": 1, "blocks": [3], "modes": 3},
 }
 each = pytest.mark.parametrize("name", OPTIONS)
 
