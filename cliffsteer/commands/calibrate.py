@@ -12,7 +12,7 @@ from cliffsteer.commands.couplings import FILE, make_guards
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, open_split, require_fit
 from cliffsteer.coupling import calibrate, save_guards
-from cliffsteer.coupling.calibration import KINDS, describe_guards
+from cliffsteer.coupling.calibration import BUDGETS, KINDS, describe_guards
 from cliffsteer.datasets import WindowDataset
 from cliffsteer.suggestions import suggestion
 
@@ -41,13 +41,14 @@ def run(config: DictConfig) -> None:
     guards = make_guards(descriptions, surrogate, held_out, config.device)
     facts = calibrate(guards, surrogate, windows, config.rate, config.steps, config.batch_size)
     count = len(held_out)
+    them = "1 trajectory" if count == 1 else f"{count} trajectories"
     facts["dataset"] = {"root": str(held_out.root), "split": held_out.split, "trajectories": count}
     path = save_guards(Path(config.run) / FILE, descriptions, guards, facts, surrogate)
     sys.stdout.write(
-        f"{facts['steps']} steps of {config.run}, from {facts['windows']} windows of {count} trajectories of split"
+        f"{facts['steps']} steps of {config.run}, from {facts['windows']} windows of {them} of split"
         f" {held_out.split} of {held_out.root}\n"
         f"Wanted rate of alarms {config.rate:g}: at most {facts['bound']:.3g} is expected on steps like these, on these"
-        f" it is {facts['alarms']:.3g}. Steps of one trajectory are not independent: {count} trajectories are.\n"
+        f" it is {facts['alarms']:.3g}. Steps of one trajectory are not independent, and there are {them}.\n"
         f"  {'guard':24} {'threshold':>11} {'median':>11} {'alarms':>8}\n"
     )
     for name, found in facts["guards"].items():
@@ -62,8 +63,14 @@ def _descriptions(config: DictConfig, surrogate: Any, windows: WindowDataset) ->
     Raises:
         UsageError: one that was asked for does not suit the data.
     """
-    found = describe_guards(surrogate, windows)
-    if "residual" in {*(config.guards or ()), *config.add}:
+    found = describe_guards(surrogate, windows, budgets=config.steps > 1)
+    asked = {*(config.guards or ()), *config.add}
+    if config.steps == 1 and asked & {*BUDGETS}:
+        raise UsageError(
+            f"`steps` (=1) does not go with {', '.join(sorted(asked & {*BUDGETS}))}: budgets add up over a rollout;"
+            " calibrate over as many steps as you mean to roll out, as steps=10."
+        )
+    if "residual" in asked:
         found.append({"kind": "residual"})
     if config.ensemble:
         found.append({"kind": "disagreement", "runs": [str(run) for run in config.ensemble]})

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from cliffsteer.coupling.budgets import ChargeBudget, EnergyBudget, score_all
 from cliffsteer.coupling.guards import Courant, Disagreement, Energy, Finite, Guard, Novelty, Residual, Violation
 from cliffsteer.projection import CurlFree, DivergenceFree, Positive, PreserveMean, Projection
 from cliffsteer.solvers.base import Solver
@@ -138,7 +139,7 @@ def joint_thresholds(scores: Tensor, rate: float) -> tuple[Tensor, float]:
 
 
 def describe_guards(
-    surrogate: Surrogate, windows: Dataset, count: int = 512, batch_size: int = 16
+    surrogate: Surrogate, windows: Dataset, count: int = 512, batch_size: int = 16, budgets: bool = False
 ) -> list[dict[str, Any]]:
     """The guards that suit a surrogate and its training data, as `create_guard` takes them.
 
@@ -150,6 +151,7 @@ def describe_guards(
         windows: training windows of its history and at least one frame to follow.
         count: how many of them are looked at, drawn by chance with a fixed seed; all where there are fewer.
         batch_size: windows looked at together.
+        budgets: also of all energies, and of the means that stay: for rollouts of several steps.
     """
     generator, spec = torch.Generator().manual_seed(0), surrogate.spec
     laws = _candidates(surrogate)
@@ -175,6 +177,9 @@ def describe_guards(
             out.append({"kind": "courant", "field": field.name})
         out += [description for (name, _), description in obeyed.items() if name == field.name]
         out.append({"kind": "energy", "field": field.name})
+        if budgets:
+            kinds = ("energy_budget", *(["charge_budget"] if (field.name, "mean") in obeyed else []))
+            out += [{"kind": kind, "field": field.name} for kind in kinds]
     return [*out, {"kind": "novelty", **novelty.state()}]
 
 
@@ -217,6 +222,10 @@ def create_guard(
             guard = Courant(spec, grid, surrogate.dt, field)
         case "energy":
             guard = Energy(spec, field, scales[field])
+        case "energy_budget":
+            guard = EnergyBudget(spec, field, scales[field])
+        case "charge_budget":
+            guard = ChargeBudget(spec, field, scales[field])
         case "novelty":
             guard = Novelty(spec, scales, description["mean"], description["precision"])
         case "residual":
@@ -306,9 +315,14 @@ def _positive(spec: Any, grid: Any, field: str) -> Projection:
 
 
 _LAWS = {"divergence": DivergenceFree, "curl": CurlFree, "mean": _mean, "negative": _positive}
-KINDS = ("finite", "courant", *_LAWS, "energy", "novelty", "residual", "disagreement")
+KINDS = (
+    *("finite", "courant", *_LAWS, "energy", "energy_budget", "charge_budget"),
+    *("novelty", "residual", "disagreement"),
+)
 """Kinds of guards."""
-_OF_FIELDS = ("courant", *_LAWS, "energy")
+BUDGETS = tuple(kind for kind in KINDS if kind.endswith("_budget"))
+"""Those that add up over a rollout."""
+_OF_FIELDS = ("courant", *_LAWS, "energy", "energy_budget", "charge_budget")
 
 
 def _check(description: Mapping[str, Any], *further: str) -> None:
@@ -355,9 +369,10 @@ def _scores(guards: Sequence[Guard], surrogate: Stepper, windows: Dataset, steps
         for batch in DataLoader(windows, batch_size, generator=torch.Generator()):
             frames = batch["history"].to(device)
             parameters = surrogate.spec.unpack_parameters(batch["parameters"].to(device))
+            spent: dict[str, Tensor] = {}
             for _ in range(steps):
                 proposed = surrogate.step(frames, parameters)
-                scores = [guard.score(frames, proposed, parameters) for guard in guards]
+                scores, spent = score_all(guards, frames, proposed, parameters, spent)
                 found.append(torch.stack([score.double().cpu() for score in scores], 1))
                 frames = torch.cat([frames, proposed], 1)[:, -surrogate.history :]
     return torch.cat(found)

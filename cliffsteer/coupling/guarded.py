@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cliffsteer.coupling.budgets import score_all
 from cliffsteer.coupling.compatible import require_same_system
 from cliffsteer.coupling.guards import Finite, Guard, tripped
 from cliffsteer.fields import FieldSpec
@@ -104,6 +105,7 @@ class Guarded:
         self._start: Tensor | None = None
         self._last: Tensor | None = None
         self._future = 1
+        self._spent: dict[str, Tensor] = {}
 
     def step(self, frames: Tensor, parameters: Parameters | None = None) -> Tensor:
         """The next frames.
@@ -129,8 +131,9 @@ class Guarded:
             rows = self.spec.unpack_parameters(packed[asked])
             proposed = self.surrogate.step(frames[asked], rows).to(frames.dtype)
             self._future = proposed.shape[1]
-            alarms, trips = self._check(frames[asked], proposed, rows)
+            alarms, trips, after = self._check(frames[asked], proposed, rows, asked)
             passed[asked] = ~trips
+            self._spend(after, asked, passed)
         out = frames.new_zeros(len(frames), self._future, *frames.shape[2:])
         if proposed is not None and bool(passed.any()):
             kept = proposed[passed[asked]]
@@ -163,23 +166,33 @@ class Guarded:
         fresh = torch.zeros(len(frames), dtype=torch.int64, device=frames.device)
         given, start, last = frames[:, -1].detach(), self._start, self._last
         if last is None or start is None or last.shape != given.shape:
+            self._spent = {}
             return fresh, fresh.clone()
         off, change, size = (a.double().flatten(1).norm(dim=1) for a in (given - last, last - start, last))
         same = off <= torch.maximum(NEAR * change, ROUNDING * size)
+        self._spent = {name: value * same[:, None] for name, value in self._spent.items()}
         return torch.where(same, self._left, fresh), torch.where(same, self._done, fresh)
 
     def _check(
-        self, before: Tensor, proposed: Tensor, rows: Parameters
-    ) -> tuple[list[tuple[int, Guard, float]], Tensor]:
-        """Alarms as (row, guard, score), and which samples trip a guard, (batch,)."""
+        self, before: Tensor, proposed: Tensor, rows: Parameters, asked: Tensor
+    ) -> tuple[list[tuple[int, Guard, float]], Tensor, dict[str, Tensor]]:
+        """Alarms as (row, guard, score), which samples trip a guard, (batch,), and budgets after the step."""
         alarms, out = [], torch.zeros(len(before), dtype=torch.bool, device=before.device)
+        spent = {name: value[asked] for name, value in self._spent.items()}
         with torch.no_grad():
-            for guard in self.guards:
-                scores = guard.score(before, proposed, rows)
+            found, after = score_all(self.guards, before, proposed, rows, spent)
+            for guard, scores in zip(self.guards, found, strict=True):
                 trips = tripped(guard, scores)
                 out |= trips.to(out.device)
                 alarms += [(row, guard, float(scores[row])) for row in trips.nonzero()[:, 0].tolist()]
-        return alarms, out
+        return alarms, out, after
+
+    def _spend(self, after: Mapping[str, Tensor], asked: Tensor, passed: Tensor) -> None:
+        """Keep what the budgets of the samples that passed hold now."""
+        for name, value in after.items():
+            held = self._spent.setdefault(name, value.new_zeros(len(asked), value.shape[1])).clone()
+            held[passed] = value[passed[asked]]
+            self._spent[name] = held
 
     def _record(
         self,

@@ -119,6 +119,7 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
     [
         (["calibrate", "rate=2"], "`rate` (=2.0) must lie between 0 and 1"),
         (["calibrate", "guards=[enrgy]"], "`guards` (='enrgy') is unknown: did you mean 'energy'?"),
+        (["calibrate", "add=[energy_budget]"], "`steps` (=1) does not go with energy_budget: budgets add up over"),
         (["calibrate", "guards=[energy,curl]"], "`guards` asks for curl, which the training data do not obey"),
         (["calibrate", "guards=[energy,disagreement]"], "`ensemble` is missing: guards=[disagreement] compares"),
         (["calibrate", "add=[residul]"], "`add` (='residul') is unknown: did you mean 'residual'?"),
