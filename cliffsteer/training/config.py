@@ -37,6 +37,8 @@ class DataConfig:
         valid_stride: the same for validation windows, which are enumerated, never drawn.
         augment: "none", or "rotations" to turn each training window by a random symmetry of its grid (quarter turns and
             reflections, of cells, components and parameters alike; time keeps its direction).
+        noise: standard deviation of Gaussian noise on the frames that the network reads in training, over the scale of
+            each field's changes (of the field for prediction=state); what it is to predict stays true.
     """
 
     root: str = MISSING
@@ -48,6 +50,7 @@ class DataConfig:
     stride: int = 1
     valid_stride: int = 1
     augment: str = "none"
+    noise: float = 0.0
 
 
 @dataclass
@@ -316,7 +319,7 @@ MANNER = {
 
 _LOWER_BOUNDS = (
     ("data", ("history", "future", "batch_size", "stride", "valid_stride"), 1),
-    ("data", ("trajectories", "workers"), 0),
+    ("data", ("trajectories", "workers", "noise"), 0),
     ("optimizer", ("weight_decay", "eps"), 0),
     ("schedule", ("warmup_steps", "final_factor"), 0),
     ("loss", ("unroll",), 1),

@@ -18,6 +18,7 @@ from cliffsteer.training.augmentation import RandomSymmetries
 from cliffsteer.training.config import TrainConfig
 from cliffsteer.training.guard import DivergenceError, Guard
 from cliffsteer.training.losses import create_loss
+from cliffsteer.training.noise import InputNoise
 from cliffsteer.training.optimizers import create_optimizer, learning_rate_factor
 from cliffsteer.training.parallel import (
     average_whole_gradients,
@@ -40,7 +41,7 @@ class SurrogateModule(LightningModule):
 
     Args:
         surrogate: what is trained.
-        config: the run; ``data.augment``, ``loss``, ``optimizer``, ``schedule`` and ``trainer`` are read.
+        config: the run; of ``data`` what changes windows, and ``loss``, ``optimizer``, ``schedule``, ``trainer``.
 
     Attributes:
         average: the running average of the weights that is validated and kept; the surrogate itself when it is off.
@@ -65,9 +66,12 @@ class SurrogateModule(LightningModule):
             surrogate.network.compile(mode=settings.compile)
         self.loss = create_loss(surrogate, config.loss)
         self.symmetries: SharedSymmetries | None = None
+        parts = settings.devices * settings.nodes * settings.accumulate
         if config.data.augment == "rotations":
-            parts = settings.devices * settings.nodes * settings.accumulate
             self.symmetries = SharedSymmetries(surrogate.spec, surrogate.grid, settings.seed, parts)
+        self.noise: InputNoise | None = None
+        if config.data.noise:
+            self.noise = InputNoise(surrogate.spec, surrogate.loss_scales, config.data.noise, settings.seed, parts)
         self.guard = Guard(config)
         self.errors = FieldErrors(surrogate.spec, surrogate.future, surrogate.loss_scales)
         self.gradient_norm: Tensor | None = None
@@ -92,9 +96,9 @@ class SurrogateModule(LightningModule):
         Raises:
             DivergenceError: the loss is not a number, or far above its best.
         """
-        if self.symmetries is not None:
-            processes = self.config.trainer.devices * self.config.trainer.nodes
-            batch = self.symmetries(batch, self.global_step, self.global_rank + processes * len(self._losses))
+        part = self.global_rank + self.config.trainer.devices * self.config.trainer.nodes * len(self._losses)
+        for change in filter(None, (self.symmetries, self.noise)):
+            batch = change(batch, self.global_step, part)
         parts = self.loss(self.surrogate, batch, self.global_step)
         self._losses.append(torch.stack([value.detach() for value in parts.values()]))
         if len(self._losses) == self.config.trainer.accumulate:

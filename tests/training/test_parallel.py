@@ -49,6 +49,7 @@ def make(small, **changes):
     config.model.name = "csresnet"
     config.model.options = {"hidden_channels": 3, "blocks": [1], "kernel_size": 3, "kernel": "implicit"}
     config.data.augment = "rotations"
+    config.data.noise = 0.1
     config.loss.name, config.loss.unroll = "pushforward", 2
     return config
 

@@ -48,6 +48,7 @@ def everything(small):
     config = small(steps=9, accumulate=2, precision="bf16-mixed", checkpoint_blocks=True, future=2)
     config.loss.name, config.loss.unroll, config.loss.curriculum, config.loss.detach = "unrolled", 3, 6, 2
     config.data.augment = "rotations"
+    config.data.noise = 0.1
     config.loss.sobolev, config.loss.spectral, config.loss.units = 0.1, 0.01, "physical"
     return config
 
