@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
 from cliffsteer.functional import gelu_gate
 from cliffsteer.nn.activation import MVGELU
+from cliffsteer.nn.bilinear import multiply, multiply_by_blades
 from cliffsteer.nn.checks import check_algebra, whole
 from cliffsteer.nn.linear import MVLinear, check_channels
 from cliffsteer.nn.norm import GradeNorm
@@ -96,8 +95,8 @@ class GeometricProductLayer(nn.Module):
 class ChannelProduct(nn.Module):
     """Weighted geometric product channel by channel, <y_c>_k = Σ_{jl} W[c, (j,k,l)] <<a_c>_j <b_c>_l>_k.
 
-    For grids: `WeightedProduct` without its sum over channels, 2 n_blades² multiplications a channel and point. For its
-    gradient the terms are computed again, so that only the factors are kept in memory.
+    For grids: `WeightedProduct` without its sum over channels. Of it only the factors are kept for the gradient, see
+    `bilinear`.
 
     Args:
         algebra: the algebra.
@@ -111,6 +110,7 @@ class ChannelProduct(nn.Module):
         self.weight = nn.Parameter(torch.empty(whole("channels", channels), len(algebra.paths)))
         right, sign, path = product_tables(algebra)
         self.right_blades = right.tolist()
+        self.register_buffer("table", F.one_hot(right, algebra.n_blades).to(sign.dtype), persistent=False)
         self.register_buffer("sign", sign, persistent=False)
         self.register_buffer("path", path.flatten(), persistent=False)
         self.reset_parameters()
@@ -125,68 +125,9 @@ class ChannelProduct(nn.Module):
             check_channels(self, factor, len(self.weight), self.algebra)
         nb = self.algebra.n_blades
         weight = self.weight.index_select(1, self.path).unflatten(1, (nb, nb)) * self.sign.to(self.weight.dtype)
-        multiply = _multiply if torch.compiler.is_compiling() else _Multiply.apply
-        return multiply(left, right, weight, self.right_blades)
-
-
-def _multiply(left: Tensor, right: Tensor, weight: Tensor, right_blades: Sequence[Sequence[int]]) -> Tensor:
-    """y_cj = Σ_i w_cij a_ci b_ck, k = right_blades[i][j]; the weights bring the signs."""
-    a, b, w = left.unbind(2), right.unbind(2), _weights(weight, left)
-    blades = range(len(w))
-    y: list[Tensor | None] = [None for _ in blades]
-    for i, j in itertools.product(blades, blades):
-        y[j] = _add_product(y[j], a[i] * b[right_blades[i][j]], w[i][j])
-    return torch.stack(y, 2)
-
-
-class _Multiply(torch.autograd.Function):
-    """`_multiply`, of which only the factors are kept for the gradient."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(left: Tensor, right: Tensor, weight: Tensor, right_blades: Sequence[Sequence[int]]) -> Tensor:
-        return _multiply(left, right, weight, right_blades)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:3])
-        ctx.save_for_forward(*inputs[:3])
-        ctx.right_blades = inputs[3]
-
-    @staticmethod
-    def jvp(ctx: Any, d_left: Tensor, d_right: Tensor, d_weight: Tensor, _: None) -> Tensor:
-        left, right, weight = ctx.saved_tensors
-        terms = (d_left, right, weight), (left, d_right, weight), (left, right, d_weight)
-        return sum(_multiply(*term, ctx.right_blades) for term in terms)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        left, right, weight = ctx.saved_tensors
-        a, b, g, w = left.unbind(2), right.unbind(2), gradient.unbind(2), _weights(weight, left)
-        blades = range(len(w))
-        points = [0, *range(2, left.ndim - 1)]
-        d_left: list[Tensor | None] = [None for _ in blades]
-        d_right: list[Tensor | None] = [None for _ in blades]
-        d_weight = []
-        for i, j in itertools.product(blades, blades):
-            k = ctx.right_blades[i][j]
-            right_part = g[j] * b[k]
-            d_left[i] = _add_product(d_left[i], right_part, w[i][j])
-            d_right[k] = _add_product(d_right[k], g[j] * a[i], w[i][j])
-            d_weight.append((right_part * a[i]).sum(points))
-        return torch.stack(d_left, 2), torch.stack(d_right, 2), torch.stack(d_weight, 1).view_as(weight), None
-
-
-def _weights(weight: Tensor, field: Tensor) -> list[list[Tensor]]:
-    """Weights (channel, i, j) as [i][j] of shape (channel, 1, ...), to multiply one blade of a field."""
-    spread = weight.movedim(0, 2).unflatten(2, (-1, *[1] * (field.ndim - 3)))
-    return [list(row.unbind(0)) for row in spread.unbind(0)]
-
-
-def _add_product(total: Tensor | None, factor: Tensor, weight: Tensor) -> Tensor:
-    """The total, if any, plus factor · weight."""
-    return factor * weight if total is None else torch.addcmul(total, factor, weight)
+        if torch.compiler.is_compiling():
+            return multiply_by_blades(left, right, weight, self.right_blades)
+        return multiply(left, right, weight, self.table)
 
 
 class ProductGELU(nn.Module):
