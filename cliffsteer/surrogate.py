@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from cliffsteer.admissible import create_projections
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
-from cliffsteer.models import create, fit_to_grid
+from cliffsteer.models import create, fit_to_grid, with_defaults
 from cliffsteer.normalization import Normalization
 from cliffsteer.stepper import Parameters, check_frames
 from cliffsteer.storage import replacing_folder, sha256
 
 FORMAT = "cliffsteer.surrogate"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 PREDICTIONS = ("delta", "state")
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_NORM_OF_VERSION_1 = ("csresnet", "csunet", "csfno")
 
 
 class Surrogate(nn.Module):
@@ -301,7 +302,7 @@ class Surrogate(nn.Module):
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "cliffsteer_version": cliffsteer.__version__,
-            "model": self.model,
+            "model": with_defaults(self.model),
             "spec": self.spec.to_dict(),
             "grid": self.grid.to_dict(),
             "dt": self.dt,
@@ -341,7 +342,9 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise ValueError(f"`{path}` describes no cliffsteer surrogate.")
     version = config.get("format_version")
-    if version != FORMAT_VERSION:
+    if version == 1 and config["model"].get("name") in _NORM_OF_VERSION_1:
+        config["model"].setdefault("norm", "layer")  # options that had their default were left out
+    if version not in (1, FORMAT_VERSION):
         raise ValueError(
             f"`{path}` has format version {version}, this cliffsteer reads version {FORMAT_VERSION}: load it with the"
             f" cliffsteer that wrote it ({config.get('cliffsteer_version', 'unknown')}) or train it again."

@@ -78,9 +78,9 @@ def test_models_build_and_list_all_their_options(composed, name):
     known = inspect.signature(models.MODELS[model.name]).parameters
     assert set(model.options) == set(known) - {"algebra", "in_channels", "out_channels"}
     small = {key: value for key, value in SMALL["model"].items() if key in known}
-    fitted = models.fit_to_grid(model.options | small, Grid((24, 24)))
+    fitted = models.fit_to_grid(model.options | small, Grid((28, 28)))
     network = models.create(model.name, CliffordAlgebra((1, 1)), 2, 1, **fitted)
-    assert network(torch.randn(1, 2, 4, 24, 24)).shape == (1, 1, 4, 24, 24)
+    assert network(torch.randn(1, 2, 4, 28, 28)).shape == (1, 1, 4, 28, 28)
 
 
 def test_mappings_of_a_command_line_may_have_keys_that_their_default_lacks(capsys):

@@ -38,7 +38,7 @@ def test_config_is_readable_and_keeps_training_and_metrics(saved):
     _, folder = saved
     config = json.loads((folder / "config.json").read_text())
     assert config["format"] == "cliffsteer.surrogate"
-    assert config["format_version"] == 1
+    assert config["format_version"] == 2
     assert config["model"]["name"] == "csresnet"
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     loaded = Surrogate.from_pretrained(folder)
@@ -140,8 +140,21 @@ def test_a_missing_file(saved, name):
 
 def test_another_format_version(saved):
     edit(saved[1], format_version=99, cliffsteer_version="7.0")
-    with pytest.raises(ValueError, match=r"format version 99, this cliffsteer reads version 1: .* \(7.0\)"):
+    with pytest.raises(ValueError, match=r"format version 99, this cliffsteer reads version 2: .* \(7.0\)"):
         Surrogate.from_pretrained(saved[1])
+
+
+def test_options_are_written_with_their_defaults(saved):
+    told = json.loads((saved[1] / "config.json").read_text())["model"]
+    assert told == json.loads(json.dumps(models.with_defaults(saved[0].model)))
+    assert (told["kernel_size"], told["norm"], told["strategy"]) == (saved[0].model["kernel_size"], "group", "auto")
+
+
+@pytest.mark.parametrize("told", [{}, {"norm": "group"}], ids=str)
+def test_files_of_version_1_have_the_defaults_of_then(saved, told):
+    """They left out options that had their default, and the norm was that of each point."""
+    edit(saved[1], format_version=1, model={**saved[0].model, **told})
+    assert Surrogate.from_pretrained(saved[1]).model["norm"] == told.get("norm", "layer")
 
 
 def test_another_format(saved):

@@ -8,12 +8,15 @@ from importlib import resources
 
 
 def options(group: str) -> dict[str, str]:
-    """Options of a config group: name -> the first line of comment in its file."""
+    """Options of a config group: name -> the first line of comment in its file; those of a folder as folder/name."""
+    found = {}
     folder = resources.files("cliffsteer.conf").joinpath(group)
-    if not folder.is_dir():
-        return {}
-    files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): _summary(file.read_text(encoding="utf-8")) for file in files}
+    for file in sorted(folder.iterdir(), key=lambda file: file.name) if folder.is_dir() else ():
+        if file.name.endswith(".yaml"):
+            found[file.name.removesuffix(".yaml")] = _summary(file.read_text(encoding="utf-8"))
+        elif file.is_dir() and file.name[0] not in "_.":
+            found |= {f"{file.name}/{name}": text for name, text in options(f"{group}/{file.name}").items()}
+    return found
 
 
 def groups() -> list[str]:

@@ -68,6 +68,12 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
     return MODELS[name](algebra, in_channels, out_channels, **options)
 
 
+def with_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and options of a network with its defaults, so that later ones change nothing of it."""
+    parameters = list(inspect.signature(MODELS[model["name"]]).parameters.values())[3:]
+    return {"name": model["name"], **{p.name: p.default for p in parameters if p.default is not p.empty}, **model}
+
+
 def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
     """Options of a network, with what the data's grid has in place of ``padding="grid"`` and ``extent="grid"``.
 
@@ -111,4 +117,5 @@ __all__ = [
     "available",
     "create",
     "fit_to_grid",
+    "with_defaults",
 ]
