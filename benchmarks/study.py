@@ -17,8 +17,8 @@ A study is a file of `benchmarks/studies`; its keys:
 Runs that are finished are kept and a training that was interrupted goes on, so the same command resumes. ``--jobs``
 trainings run at once, each on one thread when there are several, for times that can be compared. Further arguments go
 to every `cliffsteer train`. The steps that fit into ``seconds`` are measured once for each network, alone, on the
-threads that its training will have, and kept in ``OUT/steps.json``. At the end `cliffsteer compare` writes the tables
-and figures into ``OUT/comparison``.
+threads that its training will have, and kept in ``OUT/steps-SECONDSs.json``. At the end `cliffsteer compare` writes
+the tables and figures into ``OUT/comparison``.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def label(name: str) -> str:
 
 def steps_within(study: dict[str, Any], out: Path, overrides: Sequence[str], threads: int | None) -> dict[str, int]:
     """For each network, how many optimiser steps fit into the study's seconds: measured once, kept in a file."""
-    path = out / "steps.json"
+    path = out / f"steps-{study['seconds']:g}s.json"
     steps = json.loads(path.read_text()) if path.is_file() else {}
     for name in study["networks"]:
         if name in steps:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-TRAININGS_OF_A_PROCESS = 10
-"""A process that trains is replaced after so many: what importing takes is shared, what leaks is not kept."""
+ASKED = "overrides.json"
+"""In the folder of a run: what it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,14 @@ class Run:
 
 
 def finished(run: Run) -> bool:
-    """Whether it is trained and evaluated."""
+    """Whether it is trained and evaluated.
+
+    Raises:
+        SystemExit: the folder holds a run of other overrides.
+    """
+    asked = run.folder / ASKED
+    if asked.is_file() and json.loads(asked.read_text(encoding="utf-8")) != list(run.train):
+        sys.exit(f"{run.folder} holds a run of other overrides ({asked.name}): remove it, or give another --out.")
     return (run.folder / "metrics.json").is_file()
 
 
@@ -51,6 +60,7 @@ def do(run: Run, overrides: Sequence[str]) -> str:
     from cliffsteer.cli import main
 
     run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / ASKED).write_text(json.dumps(list(run.train), indent=2), encoding="utf-8")
     log = run.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         for words in (["train", *run.train, *overrides], ["evaluate", f"run={run.folder}", *run.evaluate]):
@@ -68,7 +78,6 @@ def run_all(runs: Sequence[Run], overrides: Sequence[str], jobs: int) -> list[st
         "mp_context": multiprocessing.get_context("spawn"),
         "initializer": start_worker,
         "initargs": (1 if jobs > 1 else None,),
-        "max_tasks_per_child": TRAININGS_OF_A_PROCESS,
     }
     with ProcessPoolExecutor(jobs, **workers) as pool:
         futures = [pool.submit(do, run, overrides) for run in todo]

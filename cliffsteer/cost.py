@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from cliffsteer.nn import CliffordSteerableConv
+from cliffsteer.nn import ChannelProduct, CliffordSteerableConv
 from cliffsteer.nn.strategy import frequency_orbits
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def flops(model: nn.Module, shape: Sequence[int], convolutions: str = "cheapest"
     for module in twin.modules():
         if isinstance(module, CliffordSteerableConv):
             module.forward = functools.partial(_convolve, module, counts, convolutions)
+        elif isinstance(module, ChannelProduct):
+            module.forward = _multiply
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with torch.no_grad(), fake, _counter() as counter:
         twin(torch.empty(tuple(shape), dtype=next(model.parameters()).dtype))
@@ -142,6 +144,11 @@ def _convolve(conv: CliffordSteerableConv, counts: list[tuple[Any, int, bool]], 
     spectral = _spectral(conv, x) if conv._has_spectrum and convolutions == "cheapest" else direct
     counts.append((conv, min(direct, spectral), spectral < direct))
     return x.new_empty(len(x), conv.out_channels, algebra.n_blades, *points)
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Channel-wise products without data: they are carried out as matrix products, which would be counted."""
+    return torch.empty_like(left)
 
 
 def _spectral(conv: CliffordSteerableConv, x: Tensor) -> int:

@@ -113,7 +113,7 @@ def errors_of(
     Returns:
         "name" and "kind"; "reach": how many cells around a point it reads at most; "outside": names of elements that
         are not in the group of one of its convolutions; "errors" for each element (None: not measured); "interior":
-        the same over the cells that read no padding (None: there are none).
+        the same over the cells that read no padding (None: there are none), but for norms over all points.
     """
     reach, groups = _reach(module), _groups(module)
     whole, interior = [], []

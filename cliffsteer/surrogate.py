@@ -346,8 +346,8 @@ def read_config(path: Path) -> dict[str, Any]:
         config["model"].setdefault("norm", "layer")  # options that had their default were left out
     if version not in (1, FORMAT_VERSION):
         raise ValueError(
-            f"`{path}` has format version {version}, this cliffsteer reads version {FORMAT_VERSION}: load it with the"
-            f" cliffsteer that wrote it ({config.get('cliffsteer_version', 'unknown')}) or train it again."
+            f"`{path}` has format version {version}, this cliffsteer reads versions 1 to {FORMAT_VERSION}: load it with"
+            f" the cliffsteer that wrote it ({config.get('cliffsteer_version', 'unknown')}) or train it again."
         )
     return config
 

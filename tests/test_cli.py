@@ -262,7 +262,7 @@ def test_nan_in_the_data(here, capsys):
 
 def test_a_checkpoint_of_another_version(here, capsys):
     config = here / "runs/smoke-csresnet/surrogate/config.json"
-    config.write_text(config.read_text().replace('"format_version": 1', '"format_version": 99'))
+    config.write_text(config.read_text().replace('"format_version": 2', '"format_version": 99'))
     assert "has format version 99" in fault(capsys, "evaluate", "run=runs/smoke-csresnet")
 
 

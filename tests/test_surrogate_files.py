@@ -140,7 +140,7 @@ def test_a_missing_file(saved, name):
 
 def test_another_format_version(saved):
     edit(saved[1], format_version=99, cliffsteer_version="7.0")
-    with pytest.raises(ValueError, match=r"format version 99, this cliffsteer reads version 2: .* \(7.0\)"):
+    with pytest.raises(ValueError, match=r"format version 99, this cliffsteer reads versions 1 to 2: .* \(7.0\)"):
         Surrogate.from_pretrained(saved[1])
 
 

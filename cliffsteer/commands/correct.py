@@ -157,7 +157,7 @@ def _create(values: Mapping[str, Any], solver: Stepper, windows: CoarseWindows) 
             {"name": model.name, **fitted}, spec, solver.grid, solver.dt, history, 1, scales, "delta"
         )
     if model.weights:
-        load_weights(correction.network, model.weights)
+        load_weights(correction, model.weights)
     return correction
 
 

@@ -15,8 +15,9 @@ from cliffsteer.stepper import Parameters
 class Budget:
     """What the steps of a surrogate have added to a total since its trajectory began.
 
-    Steps of the solver do not count, whatever they add. A budget that is spent is not refilled: from then on only steps
-    that bring the total back pass, and the solver does the others.
+    Steps of the solver do not count, whatever they add, nor does what a projection around the coupling takes back. A
+    budget that is spent is not refilled: from then on only steps that bring the total back pass, and the solver does
+    the others.
 
     Args:
         name: how events and files call it.
@@ -54,7 +55,7 @@ class Budget:
 class EnergyBudget(Budget):
     """Growth of a field's energy, max(0, Σ ⟨|u₁|²⟩ − ⟨|u₀|²⟩) / s², the sum over the surrogate's steps.
 
-    Loss is no fault here: friction loses energy.
+    Loss is no fault here: friction loses energy. What was lost may be gained again.
 
     Args:
         spec: the fields.

@@ -15,6 +15,7 @@ from cliffsteer.coupling.turns import Repeated
 from cliffsteer.grid import Grid
 from cliffsteer.nn import CliffordSteerableConv, MVLinear, SteerableSpectralConv
 from cliffsteer.nn.kernels import CompleteKernel
+from cliffsteer.nn.norm import reads_whole_field
 from cliffsteer.nn.padding import Padding
 from cliffsteer.stepper import Parameters, Stepper
 from cliffsteer.surrogate import Surrogate
@@ -33,8 +34,9 @@ def at(
     """A surrogate elsewhere than it was trained.
 
     - **More or fewer cells of the same size**: networks of convolutions, which see a neighbourhood and not the domain.
-      Exact, where the solution is as much like the training data as before; spectral layers know the domain and are
-      refused.
+      Exact without norms over all points, where the solution is as much like the training data as before; with them
+      (the default) as far as fields are as strong on average, which is warned of. Spectral layers know the domain and
+      are refused.
     - **Finer or coarser cells of the same domain**: spectral layers keep their waves. Complete kernels that are smooth
       functions of position are sampled anew (`CompleteKernel.resampled`); their size k becomes (k − 1) h/h' + 1, which
       must be odd and whole. How well that works depends on the weights, so it is measured on ``frames``: the difference
@@ -107,6 +109,12 @@ def _on_grid(surrogate: Surrogate, grid: Grid) -> Surrogate:
     other = copy.deepcopy(surrogate)
     if _same_cells(surrogate.grid, grid):
         _refuse_spectral(other.network)
+        if reads_whole_field(other.network):
+            logger.warning(
+                "The network has norms over all points, which see the domain of %s cells: its step on %s is the same"
+                " only as far as the fields are as strong there on average.",
+                *(surrogate.grid.shape, grid.shape),
+            )
     else:
         try:
             require_same_domain(surrogate.grid, grid)

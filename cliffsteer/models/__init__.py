@@ -70,6 +70,8 @@ def create(name: str, algebra: CliffordAlgebra, in_channels: int, out_channels: 
 
 def with_defaults(model: Mapping[str, Any]) -> dict[str, Any]:
     """Name and options of a network with its defaults, so that later ones change nothing of it."""
+    if model.get("name") not in MODELS:  # a network of one's own
+        return dict(model)
     parameters = list(inspect.signature(MODELS[model["name"]]).parameters.values())[3:]
     return {"name": model["name"], **{p.name: p.default for p in parameters if p.default is not p.empty}, **model}
 
@@ -87,8 +89,8 @@ def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
         if len(set(grid.unit)) > 1:
             raise ValueError(f"`extent` (='grid') needs a grid of one unit, this one is in {', '.join(grid.unit)}.")
         fitted["extent"] = grid.extent
-        if not grid.is_periodic and not options.get("domain_padding"):
-            _warn_of_walls(grid.boundary)
+    if options.get("domain_padding", 1) == 0 and not grid.is_periodic:
+        _warn_of_walls(grid.boundary)
     return fitted
 
 

@@ -49,5 +49,6 @@ def check_dilations(dilations: Sequence[int]) -> None:
     Raises:
         ValueError: they are no positive whole numbers.
     """
-    if isinstance(dilations, str) or not dilations or not all(is_whole(step) for step in dilations):
+    is_sequence = isinstance(dilations, Sequence) and not isinstance(dilations, str)
+    if not is_sequence or not dilations or not all(is_whole(step) for step in dilations):
         raise ValueError(f"`dilations` (={dilations!r}) must hold positive whole numbers, as in (1, 2, 4, 2, 1).")

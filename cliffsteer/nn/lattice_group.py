@@ -55,6 +55,11 @@ def lattice_group(algebra: CliffordAlgebra, group: str = "O") -> LatticeGroup:
     """
     if group not in GROUPS:
         raise ValueError(f"`group` (={group!r}) must be one of {', '.join(map(repr, GROUPS))}.")
+    with torch.device("cpu"):  # it is kept, whatever the device of the network that asks first
+        return _lattice_group(algebra, group)
+
+
+def _lattice_group(algebra: CliffordAlgebra, group: str) -> LatticeGroup:
     found = list(lattice_symmetries(algebra))
     if group == "SO":
         found = [g for g in found if g.matrix.det() > 0]

@@ -126,6 +126,11 @@ class ReferenceLayerNorm(nn.Module):
         return x / (norms.mean(1, keepdim=True) + 1e-6)
 
 
+def reads_whole_field(module: nn.Module) -> bool:
+    """Whether a module has a norm over all points, so that what it gives at one of them depends on all others."""
+    return any(isinstance(m, nn.GroupNorm) or getattr(m, "over_points", False) for m in module.modules())
+
+
 def layer_norm(name: str | None, algebra: CliffordAlgebra, channels: int) -> nn.Module:
     """A norm by name: "layer" (`MVLayerNorm` at each point), "group" (over all points), "reference", "none".
 

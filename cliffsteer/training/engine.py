@@ -133,7 +133,7 @@ def _assemble(
     )
     _try_out(surrogate)
     if before is None and config.model.weights:
-        load_weights(surrogate.network, config.model.weights)
+        load_weights(surrogate, config.model.weights)
     module = SurrogateModule(surrogate, config)
     if before is not None:
         _check_weights(module, before["state_dict"], last)

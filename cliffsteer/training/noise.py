@@ -9,6 +9,9 @@ from torch import Tensor
 
 from cliffsteer.fields import FieldSpec
 
+_SALT = 0x2545F4914F6CDD1D
+"""Keeps the noise apart from what else is drawn by seed and step."""
+
 
 class InputNoise:
     """Adds Gaussian noise to the history of each training window, u + level · s_f · N(0, 1); the future stays true.
@@ -42,5 +45,5 @@ class InputNoise:
         return {**batch, "history": history + (amplitude * noise).to(history)}
 
     def _draw(self, shape: torch.Size, step: int, window: int) -> Tensor:
-        mixed = (self.seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + window) % 2**63
+        mixed = (self.seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + window + _SALT) % 2**63
         return torch.randn(shape, generator=torch.Generator().manual_seed(mixed))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cliffsteer.models import with_defaults
 from cliffsteer.surrogate import Surrogate
 
+_MAY_DIFFER = {"padding", "extent", "strategy"}
 
-def load_weights(network: nn.Module, source: str | Path) -> None:
-    """Give a network the weights of a trained one; the scales of the fields stay those of the data.
+
+def load_weights(surrogate: Surrogate, source: str | Path) -> None:
+    """Give a surrogate the weights of a trained one; the scales of the fields stay those of the data.
+
+    Options that do not show in the weights, such as dilations, must agree where the source tells them, but for the
+    padding and the strategy.
 
     Args:
-        network: the network of a new surrogate.
+        surrogate: a new surrogate.
         source: the folder of a run or of a saved surrogate, or a checkpoint of a run, of which the averaged weights are
             taken.
 
@@ -26,7 +35,13 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"`model.weights` (={source}) does not exist: give a run, a surrogate or a checkpoint.")
-    weights = _of_checkpoint(source) if source.is_file() else _of_folder(source)
+    trained = None
+    if source.is_file():
+        weights = _of_checkpoint(source)
+    else:
+        trained = _of_folder(source)
+        weights = trained.network.state_dict()
+    network = surrogate.network
     expected = network.state_dict()
     wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
         name for name, value in weights.items() if value.shape != expected[name].shape
@@ -36,12 +51,24 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
             f"`model.weights` (={source}) does not fit the network: {len(wrong)} weight(s) differ in name or shape, the"
             f" first is {wrong[0]!r}; give the weights of a network with the same `model.name` and `model.options`."
         )
+    if trained is not None:
+        _require_same_options(trained, surrogate, source)
     network.load_state_dict(weights)
 
 
-def _of_folder(folder: Path) -> dict[str, Tensor]:
+def _of_folder(folder: Path) -> Surrogate:
     inner = folder / "surrogate"
-    return Surrogate.from_pretrained(inner if inner.is_dir() else folder).network.state_dict()
+    return Surrogate.from_pretrained(inner if inner.is_dir() else folder)
+
+
+def _require_same_options(trained: Surrogate, surrogate: Surrogate, source: Path) -> None:
+    before, now = (_given(s.model or {}) for s in (trained, surrogate))
+    for name in sorted((before.keys() & now.keys()) - _MAY_DIFFER):
+        if before[name] != now[name] and before["name"] == now["name"]:
+            raise ValueError(
+                f"`model.weights` (={source}) are of a network with `{name}` {before[name]}, this one has"
+                f" {now[name]}: give model.options.{name} the same value."
+            )
 
 
 def _of_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -54,3 +81,10 @@ def _of_checkpoint(path: Path) -> dict[str, Tensor]:
         if found:
             return found
     raise ValueError(f"`model.weights` (={path}) holds no weights of a surrogate.")
+
+
+def _given(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a network as a file would hold them, without those of kernels that are left to them."""
+    options = with_defaults(model)
+    kernel = {name: value for name, value in (options.get("kernel_options") or {}).items() if value is not None}
+    return json.loads(json.dumps(options | {"kernel_options": kernel}, default=str))

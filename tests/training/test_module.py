@@ -40,6 +40,21 @@ def test_the_loss_is_that_of_the_validation(small, batch):
     assert module.training_step(batch, 0).item() == pytest.approx(valid, rel=1e-4)
 
 
+@pytest.mark.parametrize("prediction", ["delta", "state"])
+def test_noise_is_on_what_training_reads_and_not_on_validation(small, batch, prediction):
+    config = small(prediction=prediction, ema_decay=0.0)
+    config.data.noise = 0.1
+    noisy, module = make(config), make(small(prediction=prediction, ema_decay=0.0))
+    noisy.surrogate.load_state_dict(module.surrogate.state_dict())
+    scales = module.surrogate.loss_scales
+    assert noisy.noise.amplitude[:2].tolist() == pytest.approx([0.1 * scales["density"], 0.1 * scales["velocity"]])
+    assert noisy.training_step(batch, 0).item() != pytest.approx(module.training_step(batch, 0).item(), rel=1e-3)
+    for each in (noisy, module):
+        each.validation_step(batch, 0)
+    valid = [each.errors.compute()["overall"]["normalized_mse"][0] for each in (noisy, module)]
+    assert valid[0] == valid[1]
+
+
 def test_the_loss_reaches_every_weight(small, batch):
     module = make(small())
     module.training_step(batch, 0).backward()

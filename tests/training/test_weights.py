@@ -39,3 +39,17 @@ def test_refusals(small, run, tmp_path):
     config.model.weights = str(damaged)
     with pytest.raises(ValueError, match=r"damaged.ckpt\) is damaged or no checkpoint"):
         train(config, tmp_path / "run")
+
+
+def test_options_that_do_not_show_in_the_weights_must_agree(small, tmp_path):
+    def config(**options):
+        out = small(steps=1)
+        out.model.name, out.model.options = "csresnet", {**out.model.options, **options}
+        return out
+
+    before = str(train(config(), tmp_path / "before"))
+    other, fine = config(norm="layer"), config(padding="periodic")
+    other.model.weights = fine.model.weights = before
+    with pytest.raises(ValueError, match=r"are of a network with `norm` group, this one has layer: give model.options.n"):
+        train(other, tmp_path / "run")
+    train(fine, tmp_path / "run")
