@@ -65,6 +65,18 @@ def convolve_each(x: Tensor, kernels: Tensor, stride: int = 1, dilation: int = 1
     return y.unflatten(2, windows.shape[-dim:])
 
 
+def widened(x: Tensor, grid: Sequence[int], share: float) -> Tensor:
+    """Zeros around the domain, a share of the cells of each axis on both sides; the last axes are those of the grid."""
+    return F.pad(x, [side for n in reversed(grid) for side in (round(share * n),) * 2])
+
+
+def shrunk(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """What `widened` was given: the middle of the last axes."""
+    for axis, n in enumerate(grid, x.ndim - len(grid)):
+        x = x.narrow(axis, (x.shape[axis] - n) // 2, n)
+    return x
+
+
 def block_mean(x: Tensor, factor: int, dim: int) -> Tensor:
     """Mean over blocks of ``factor`` cells along each of the last ``dim`` axes.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from cliffsteer import solvers
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, solver_of
 from cliffsteer.coupling import Alternate, CoarseToFine, Correct, Guarded, Predictor, Repeated, load_guards
-from cliffsteer.coupling.calibration import create_guard
+from cliffsteer.coupling.calibration import BUDGETS, create_guard
 from cliffsteer.coupling.guards import Guard
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.projection import DivergenceFree
@@ -35,13 +36,23 @@ SHORT = 1 / 64
 
 Found = TypeVar("Found")
 
+logger = logging.getLogger(__name__)
+
 
 def _alternate(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Alternate:
     return Alternate(solver_of(trajectories), surrogate, config.solver_steps, config.surrogate_steps)
 
 
 def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Guarded:
-    guards = make_guards(load_guards(Path(config.run) / FILE), surrogate, trajectories, config.device)
+    descriptions = load_guards(Path(config.run) / FILE)
+    steps = config.get("steps", 0)
+    if any(d["kind"] in BUDGETS and d["rollout"] < steps for d in descriptions):
+        logger.warning(
+            "The budgets of %s are those of %d steps, and %d are to be made: they may be spent before the end;"
+            " `cliffsteer calibrate run=%s steps=%d` sets them for as many.",
+            *(FILE, descriptions[0]["rollout"], steps, config.run, steps),
+        )
+    guards = make_guards(descriptions, surrogate, trajectories, config.device)
     return Guarded(solver_of(trajectories), surrogate, guards, config.hand_back)
 
 

@@ -58,8 +58,8 @@ def calibrate(
 
     Returns:
         JSON-ready: "rate", "bound" (of the expected rate, above the wanted one where steps are too few), "windows",
-        "steps" (how many were scored), "alarms" (share of them that trip any guard) and for each guard "guards": name
-        -> {"threshold", "alarms", "median"}.
+        "rollout" (``steps``), "steps" (how many were scored), "alarms" (share of them that trip any guard) and for each
+        guard "guards": name -> {"threshold", "alarms", "median"}.
 
     Raises:
         ValueError: a rate or number of steps out of range, no windows, or scores that are no numbers.
@@ -94,6 +94,7 @@ def calibrate(
         "rate": rate,
         "bound": bound,
         "windows": len(windows),
+        "rollout": steps,
         "steps": count,
         "alarms": float(trips.any(1).double().mean()),
         "guards": {
@@ -272,7 +273,7 @@ def save_guards(
 
 
 def load_guards(path: str | Path) -> list[dict[str, Any]]:
-    """Descriptions of guards, with thresholds and the weights that they are for, from a file of `save_guards`.
+    """Descriptions of guards, with thresholds, the weights and the length of rollouts that they are for, from a file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -285,7 +286,8 @@ def load_guards(path: str | Path) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != FORMAT or content["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format {content['format']} {content['format_version']}")
-        found = [{**guard, "weights_sha256": content["weights_sha256"]} for guard in content["guards"]]
+        of_all = {"weights_sha256": content["weights_sha256"], "rollout": content["calibration"].get("rollout", 1)}
+        found = [{**guard, **of_all} for guard in content["guards"]]
         for description in found:
             _check(description, "threshold")
         return found

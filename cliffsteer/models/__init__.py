@@ -89,7 +89,8 @@ def fit_to_grid(options: Mapping[str, Any], grid: Grid) -> dict[str, Any]:
         if len(set(grid.unit)) > 1:
             raise ValueError(f"`extent` (='grid') needs a grid of one unit, this one is in {', '.join(grid.unit)}.")
         fitted["extent"] = grid.extent
-    if options.get("domain_padding", 1) == 0 and not grid.is_periodic:
+    spectral = "domain_padding" in options or options.get("extent") == "grid"
+    if spectral and not options.get("domain_padding") and not grid.is_periodic:
         _warn_of_walls(grid.boundary)
     return fitted
 

@@ -43,6 +43,16 @@ def level_widths(hidden_channels: int, blocks: Sequence[int], growth: float) -> 
     return [round(hidden_channels * growth**level) for level in range(len(blocks))]
 
 
+def check_domain_padding(share: float) -> None:
+    """Check the cells around a domain, as a share of each axis.
+
+    Raises:
+        ValueError: it is negative, or 1 and more.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"`domain_padding` (={share}) must be a share from 0 to below 1.")
+
+
 def check_dilations(dilations: Sequence[int]) -> None:
     """Check the steps between kernel points of convolutions.
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.functional import shrunk, widened
+from cliffsteer.models.checks import check_domain_padding, count_blocks
 from cliffsteer.nn import MVGELU, CliffordSteerableConv, MVLinear, SteerableSpectralConv
 from cliffsteer.nn.kernels import create_kernel
 from cliffsteer.nn.norm import layer_norm
@@ -68,7 +68,7 @@ class CSFNO(nn.Module):
             network is then linear (but for biases), as the equations of vacuum and heat are.
         strategy: how the local convolutions are carried out, as for `CliffordSteerableConv`.
         domain_padding: cells of zeros between blocks and both sides of a domain that is not periodic, as a share of
-            each axis; else what leaves on one side would come in on the other.
+            each axis; else what leaves on one side would come in on the other. Norms see them too.
 
     Shape:
         (batch, in_channels, blade, *grid) -> (batch, out_channels, blade, *grid).
@@ -97,8 +97,7 @@ class CSFNO(nn.Module):
     ):
         super().__init__()
         _check_local(algebra, kernel_size, kernel, kernel_options, strategy)
-        if not 0 <= domain_padding < 1:
-            raise ValueError(f"`domain_padding` (={domain_padding}) must be a share from 0 to below 1.")
+        check_domain_padding(domain_padding)
         if isinstance(extent, str):
             raise ValueError(f"`extent` (={extent!r}) must hold lengths: `fit_to_grid` puts those of a grid there.")
         self.domain_padding = domain_padding
@@ -120,12 +119,8 @@ class CSFNO(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a field of multivectors to one."""
-        sides = [round(self.domain_padding * n) for n in x.shape[3:]]
-        wide = F.pad(self.stem(x), [side for n in reversed(sides) for side in (n, n)])
-        y = self.blocks(wide)
-        for axis, (side, n) in enumerate(zip(sides, x.shape[3:], strict=True), 3):
-            y = y.narrow(axis, side, n)
-        return self.head(y)
+        grid = x.shape[3:]
+        return self.head(shrunk(self.blocks(widened(self.stem(x), grid, self.domain_padding)), grid))
 
 
 def _check_local(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.models.checks import check_domain_padding, count_blocks
 
 
 class ComplexWeight(nn.Module):
@@ -67,8 +67,7 @@ class FNO(nn.Module):
             raise ValueError(f"`modes` (={modes}) must be at least 1.")
         if norm not in ("layer", "none", None):
             raise ValueError(f"`norm` (={norm!r}) must be 'layer' or 'none'.")
-        if not 0 <= domain_padding < 1:
-            raise ValueError(f"`domain_padding` (={domain_padding}) must be a share from 0 to below 1.")
+        check_domain_padding(domain_padding)
         try:
             import neuralop.models as library
         except ModuleNotFoundError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cliffsteer.algebra import CliffordAlgebra
-from cliffsteer.models.checks import count_blocks
+from cliffsteer.functional import shrunk, widened
+from cliffsteer.models.checks import check_domain_padding, count_blocks
 from cliffsteer.nn.group_conv import GroupConv, LiftingConv, ProjectionConv, regular_norm
 from cliffsteer.nn.group_spectral import GroupSpectralConv
 
@@ -69,8 +69,7 @@ class GFNO(nn.Module):
     ):
         super().__init__()
         count, width = count_blocks(hidden_channels, blocks), hidden_channels
-        if not 0 <= domain_padding < 1:
-            raise ValueError(f"`domain_padding` (={domain_padding}) must be a share from 0 to below 1.")
+        check_domain_padding(domain_padding)
         self.n_blades, self.domain_padding = algebra.n_blades, domain_padding
         self.stem = LiftingConv(algebra, in_channels, width, 1, group)
         self.blocks = nn.Sequential(*(GroupFourierBlock(algebra, width, modes, group, norm) for _ in range(count)))
@@ -80,8 +79,5 @@ class GFNO(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map a field of multivectors to one."""
         grid = x.shape[3:]
-        sides = [round(self.domain_padding * n) for n in grid]
-        y = self.blocks(F.pad(self.stem(x.flatten(1, 2)), [side for n in reversed(sides) for side in (n, n)]))
-        for axis, (side, n) in enumerate(zip(sides, grid, strict=True), 2):
-            y = y.narrow(axis, side, n)
-        return self.head(y).unflatten(1, (-1, self.n_blades))
+        y = self.blocks(widened(self.stem(x.flatten(1, 2)), grid, self.domain_padding))
+        return self.head(shrunk(y, grid)).unflatten(1, (-1, self.n_blades))

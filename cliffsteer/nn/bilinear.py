@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ def multiply(left: Tensor, right: Tensor, weight: Tensor, table: Tensor) -> Tens
         y, the same shape as the factors, in the widest of the dtypes.
     """
     dtype = torch.promote_types(torch.promote_types(left.dtype, right.dtype), weight.dtype)
-    with torch.autocast(left.device.type, enabled=False):
+    device = left.device.type
+    plain = torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    with plain:
         return _Multiply.apply(left.to(dtype), right.to(dtype), weight.to(dtype), table.to(dtype))
 
 

@@ -50,6 +50,14 @@ def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     assert (here / "rolled/interventions.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_budgets_of_shorter_rollouts_are_said(here, capsys, caplog):
+    assert main(["calibrate", "run=runs/tiny", "rate=0.5", "steps=2", "guards=[energy_budget]"]) == 0
+    assert [main(["rollout", "run=runs/tiny", "coupling=guarded", f"steps={n}", f"out=b{n}"]) for n in (2, 3)] == [0, 0]
+    assert (
+        "The budgets of guards.json are those of 2 steps, and 3 are to be made" in caplog.text + capsys.readouterr().err
+    )
+
+
 def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, capsys):
     assert main(["calibrate", "run=runs/tiny", "rate=0.5", "guards=[energy]"]) == 0
     description = json.loads((here / "runs/tiny/guards.json").read_text())
