@@ -36,7 +36,7 @@ def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     assert "`cliffsteer calibrate run=runs/tiny` makes it" in capsys.readouterr().err
     assert main(["calibrate", "run=runs/tiny", "rate=0.2", "steps=2", "ensemble=[runs/tiny]"]) == 0
     out = capsys.readouterr().out
-    assert "from 6 windows of 1 trajectories of split valid" in out
+    assert "from 6 windows of 1 trajectory of split valid" in out
     assert "Wanted rate of alarms 0.2: at most" in out
     guards = json.loads((here / "runs/tiny/guards.json").read_text())["guards"]
     kinds = {guard["kind"] for guard in guards}
