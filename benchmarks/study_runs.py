@@ -26,6 +26,11 @@ class Run:
     evaluate: tuple[str, ...]
 
 
+def wanted(run: Run) -> list[str]:
+    """Overrides of its training, but for the places of files: a study may be moved."""
+    return [word for word in run.train if not word.startswith(("out=", "data.root="))]
+
+
 def finished(run: Run) -> bool:
     """Whether it is trained and evaluated.
 
@@ -33,7 +38,7 @@ def finished(run: Run) -> bool:
         SystemExit: the folder holds a run of other overrides.
     """
     asked = run.folder / ASKED
-    if asked.is_file() and json.loads(asked.read_text(encoding="utf-8")) != list(run.train):
+    if asked.is_file() and json.loads(asked.read_text(encoding="utf-8")) != wanted(run):
         sys.exit(f"{run.folder} holds a run of other overrides ({asked.name}): remove it, or give another --out.")
     return (run.folder / "metrics.json").is_file()
 
@@ -60,7 +65,7 @@ def do(run: Run, overrides: Sequence[str]) -> str:
     from cliffsteer.cli import main
 
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / ASKED).write_text(json.dumps(list(run.train), indent=2), encoding="utf-8")
+    (run.folder / ASKED).write_text(json.dumps(wanted(run), indent=2), encoding="utf-8")
     log = run.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
         for words in (["train", *run.train, *overrides], ["evaluate", f"run={run.folder}", *run.evaluate]):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,7 +14,7 @@ from cliffsteer.fields import FieldSpec
 from cliffsteer.stepper import Parameters
 
 
-class Budget:
+class Budget(ABC):
     """What the steps of a surrogate have added to a total since its trajectory began.
 
     Steps of the solver do not count, whatever they add, nor does what a projection around the coupling takes back. A
@@ -20,25 +22,25 @@ class Budget:
     the others.
 
     Args:
-        name: how events and files call it.
         spec: the fields.
         field: name of the field.
         scale: s, the root mean square of the field in the data, in its unit.
     """
 
+    kind: ClassVar[str]
     fixed = False
 
-    def __init__(self, name: str, spec: FieldSpec, field: str, scale: float):
-        self.name, self.threshold = name, math.inf
+    def __init__(self, spec: FieldSpec, field: str, scale: float):
+        self.name, self.threshold = f"{self.kind}:{field}", math.inf
         self.slot, self.scale = spec.slots[field], scale
 
+    @abstractmethod
     def total(self, frames: Tensor) -> Tensor:
         """The total of the frame, (batch, blade, *grid), relative to the scale; shape (batch, number)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self, spent: Tensor) -> Tensor:
         """How bad it is to have added this, (batch, number); shape (batch,)."""
-        raise NotImplementedError
 
     def _field(self, frames: Tensor) -> Tensor:
         return frames[:, self.slot.start : self.slot.stop]
@@ -63,8 +65,7 @@ class EnergyBudget(Budget):
         scale: s, the root mean square of the field in the data, in its unit.
     """
 
-    def __init__(self, spec: FieldSpec, field: str, scale: float):
-        super().__init__(f"energy_budget:{field}", spec, field, scale)
+    kind = "energy_budget"
 
     def total(self, frames: Tensor) -> Tensor:
         """⟨|u|²⟩ / s², shape (batch, 1)."""
@@ -84,8 +85,7 @@ class ChargeBudget(Budget):
         scale: s, the root mean square of the field in the data, in its unit.
     """
 
-    def __init__(self, spec: FieldSpec, field: str, scale: float):
-        super().__init__(f"charge_budget:{field}", spec, field, scale)
+    kind = "charge_budget"
 
     def total(self, frames: Tensor) -> Tensor:
         """⟨u⟩ / s, shape (batch, component)."""
