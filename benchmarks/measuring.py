@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import ctypes
 import json
 import os
 import platform
@@ -55,6 +57,8 @@ def run_cases(
 ) -> None:
     """Measure every runner in every case, each in a process of its own; print the table and write it.
 
+    One that refuses a case with a ValueError is left out, with its sentence.
+
     Args:
         script: file of the benchmark, which is started anew for each of them, with the same options.
         args: its command line, made by `arguments`.
@@ -67,7 +71,10 @@ def run_cases(
     torch.set_num_threads(args.threads)
     if args.worker:
         case = next(case for case in cases if case.name == args.worker[0])
-        print(json.dumps(asdict(measure(case, args.worker[1], args))))
+        try:
+            print(json.dumps(asdict(measure(case, args.worker[1], args))))
+        except ValueError as error:
+            print(json.dumps({"refused": str(error)}))
         return
     setting = machine(args.threads) | setting
     print(setting)
@@ -77,7 +84,11 @@ def run_cases(
             continue
         measured: dict[str, Result] = {}
         for runner in runners:
-            measured[runner] = result(**in_process(script, *sys.argv[1:], "--worker", case.name, runner))
+            found = in_process(script, *sys.argv[1:], "--worker", case.name, runner)
+            if "refused" in found:
+                print(f"{case.name:5s} {runner:17s} left out: {found['refused']}", flush=True)
+                continue
+            measured[runner] = result(**found)
             measured[runner].compare(measured)
             print(measured[runner], flush=True)
         results += measured.values()
@@ -86,7 +97,9 @@ def run_cases(
 
 
 def resident() -> int:
-    """Bytes that the process holds; 0 where the system does not tell."""
+    """Bytes that the process needs; 0 where the system does not tell."""
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed, and is kept for later
     return _status("VmRSS")
 
 

@@ -27,9 +27,9 @@ import torch.nn.functional as F
 import yaml
 from measuring import arguments, peak, reset_peak, resident, run_cases
 
-from cliffsteer import CliffordAlgebra
+from cliffsteer import CliffordAlgebra, Grid
 from cliffsteer.cost import count_weights, flops
-from cliffsteer.models import available, create
+from cliffsteer.models import available, create, fit_to_grid
 from cliffsteer.models.matching import match_width
 
 PEERS = ("resnet", "fno")
@@ -51,8 +51,8 @@ class Case:
 
 CASES = (
     Case("2D", (1, 1), 64, 8, 24),
-    Case("3D", (1, 1, 1), 32, 1, 8, modes=6),
-    Case("R12", (1, -1, -1), 32, 1, 8, modes=6),
+    Case("3D", (1, 1, 1), 32, 1, 10, modes=5),
+    Case("R12", (1, -1, -1), 32, 1, 8, modes=5),
     Case("tiny", (1, 1), 32, 2, 4, (1,), 3),
 )
 """The last is to try the benchmark out, and only run when asked for."""
@@ -110,6 +110,7 @@ def measure(case: Case, model: str, args: argparse.Namespace) -> Result:
     grid = (case.size,) * algebra.dim
     task = {"algebra": algebra, "in_channels": 4, "out_channels": 1, "grid": grid}
     name, options = configured(case, model)
+    options = fit_to_grid(options, Grid(grid))
     if args.match != "none":
         _, like = configured(case, "csresnet")
         target = create("csresnet", algebra, 4, 1, **like | {"hidden_channels": case.channels})

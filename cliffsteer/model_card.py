@@ -102,7 +102,8 @@ def _fields(surrogate: Surrogate) -> Iterable[str]:
     for f in spec.fields:
         grade = f"{f.grade} ({'pseudoscalar' if f.grade == spec.algebra.dim > 1 else _GRADES[f.grade]})"
         scale, change = (values.get(f.name) for values in (normalization.scales, normalization.deltas))
-        rows.append((f.name, grade, f.unit, f.role, _number(scale), _number(change)))
+        role = f"{f.role}, not read" if f.name in surrogate.hidden else f.role
+        rows.append((f.name, grade, f.unit, role, _number(scale), _number(change)))
     signature = ", ".join("+" if sign > 0 else "-" for sign in spec.algebra.signature)
     yield "## Fields"
     yield (

@@ -18,6 +18,7 @@ from cliffsteer.models import create, fit_to_grid, with_defaults
 from cliffsteer.normalization import Normalization
 from cliffsteer.stepper import Parameters, check_frames
 from cliffsteer.storage import replacing_folder, sha256
+from cliffsteer.suggestions import question
 
 FORMAT = "cliffsteer.surrogate"
 FORMAT_VERSION = 2
@@ -54,13 +55,14 @@ class Surrogate(nn.Module):
             e.g. ``{"name": "csresnet", "hidden_channels": 16}``; needed for saving only.
         projections: laws of the output, "law:field" for each, as `create_projections` takes them, e.g.
             ``["divergence_free:velocity"]``.
+        hidden: parameter fields that the network does not read: it finds zeros in their place.
 
     Attributes:
         training_config, metrics: what `save_pretrained` stored beside the weights, or None.
 
     Raises:
-        ValueError: a number of frames below 1, a time step that is not positive, an unknown prediction, or projections
-            that do not fit.
+        ValueError: a number of frames below 1, a time step that is not positive, an unknown prediction or parameter, or
+            projections that do not fit.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Surrogate(nn.Module):
         prediction: str = "delta",
         model: Mapping[str, Any] | None = None,
         projections: Sequence[str] = (),
+        hidden: Sequence[str] = (),
     ):
         super().__init__()
         if history < 1 or future < 1:
@@ -94,6 +97,8 @@ class Surrogate(nn.Module):
         self.register_buffer("occupied", occupied, persistent=False)
         self.projection_names = [str(name) for name in projections]
         self.projections = create_projections(self.projection_names, spec, grid)
+        self.hidden = [str(name) for name in hidden]
+        self.register_buffer("unread", _blades_of(spec, self.hidden), persistent=False)
 
     @classmethod
     def create(
@@ -107,6 +112,7 @@ class Surrogate(nn.Module):
         normalization: Normalization,
         prediction: str = "delta",
         projections: Sequence[str] = (),
+        hidden: Sequence[str] = (),
     ) -> Surrogate:
         """An untrained surrogate from a model's name and options; the channel counts follow from the spec.
 
@@ -119,7 +125,7 @@ class Surrogate(nn.Module):
             raise ValueError(f"`model` (={dict(model)}) has no 'name'.")
         into = history * spec.n_multivectors + spec.n_parameter_multivectors
         network = create(name, spec.algebra, into, future * spec.n_multivectors, **fit_to_grid(options, grid))
-        return cls(network, spec, grid, dt, history, future, normalization, prediction, model, projections)
+        return cls(network, spec, grid, dt, history, future, normalization, prediction, model, projections, hidden)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -181,7 +187,7 @@ class Surrogate(nn.Module):
         x = x.reshape(frames.shape[0], self.history * self.spec.n_multivectors, n_blades, *grid)
         if not self.spec.n_parameter_multivectors:
             return x
-        p = self.normalization.normalize_parameters(parameters)
+        p = self.normalization.normalize_parameters(parameters).masked_fill(self.unread, 0)
         p = p.view(frames.shape[0], self.spec.n_parameter_multivectors, n_blades, *[1] * len(grid))
         return torch.cat([x, p.to(x.dtype).expand(-1, -1, -1, *grid)], 1)
 
@@ -288,6 +294,7 @@ class Surrogate(nn.Module):
                 Normalization.from_dict(spec, config["normalization"]),
                 config["prediction"],
                 config.get("projections", ()),
+                config.get("hidden", ()),
             ).to(getattr(torch, config["dtype"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"`{folder / _CONFIG}` is damaged: {type(error).__name__} {error}.") from error
@@ -310,11 +317,27 @@ class Surrogate(nn.Module):
             "future": self.future,
             "prediction": self.prediction,
             "projections": self.projection_names,
+            "hidden": self.hidden,
             "normalization": self.normalization.to_dict(),
             "dtype": str(self.dtype).removeprefix("torch."),
             "training_config": training_config,
             "metrics": metrics,
         }
+
+
+def _blades_of(spec: FieldSpec, hidden: Sequence[str]) -> Tensor:
+    """Which blades of packed parameters belong to these fields."""
+    known = {field.name for field in spec.parameters}
+    unknown = [name for name in hidden if name not in known]
+    if unknown:
+        raise ValueError(
+            f"`hidden` names {unknown[0]!r}, which is no parameter of this system; there are"
+            f" {', '.join(sorted(known)) or 'none'}.{question(unknown[0], known)}"
+        )
+    blades = torch.zeros(spec.n_parameter_blades, dtype=torch.bool)
+    for name in hidden:
+        blades[spec.slots[name].start : spec.slots[name].stop] = True
+    return blades
 
 
 def _is_ours(folder: Path) -> bool:

@@ -130,6 +130,7 @@ def _assemble(
         normalization,
         config.prediction,
         config.projections,
+        data.hidden,
     )
     _try_out(surrogate)
     if before is None and config.model.weights:

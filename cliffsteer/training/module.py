@@ -199,6 +199,8 @@ class SurrogateModule(LightningModule):
                 source.future,
                 source.normalization,
                 source.prediction,
+                source.projection_names,
+                source.hidden,
             )
         whole.load_state_dict(gathered(source.state_dict()))
         if self.config.trainer.precision.endswith("mixed"):

@@ -50,6 +50,7 @@ def make(small, **changes):
     config.model.options = {"hidden_channels": 3, "blocks": [1], "kernel_size": 3, "kernel": "implicit"}
     config.data.augment = "rotations"
     config.data.noise = 0.1
+    config.projections = ["positive:density"]
     config.loss.name, config.loss.unroll = "pushforward", 2
     return config
 
@@ -72,6 +73,7 @@ def test_two_processes_give_the_losses_of_one(small, tmp_path, strategy, process
     surrogates = [Surrogate.from_pretrained(folder / "surrogate") for folder in (run, one)]
     assert surrogates[0].metrics == pytest.approx(surrogates[1].metrics, rel=1e-3)
     torch.testing.assert_close(surrogates[0].state_dict(), surrogates[1].state_dict(), atol=1e-5, rtol=1e-3)
+    assert surrogates[0].projection_names == surrogates[1].projection_names
 
 
 @pytest.mark.slow
