@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import study
-from paper_table import BASELINE, Result, markdown, read_result, rows, write_csv
+from paper_table import BASELINE, Result, markdown, read_result, rows
 from study_runs import Run, finished, run_all
+from tables import write_csv
 
 PREFIX = "paper_"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tables import Ratio, flat, grid, interval, text
 
-from cliffsteer.intervals import Estimate, estimate
+from cliffsteer.intervals import estimate
 
 PUBLISHED = Path(__file__).with_name("published.yaml")
 BASELINE = "ResNet"
@@ -41,23 +41,6 @@ class Result:
     trajectories: int | None
     metrics: Mapping[str, Any]
     components: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A ratio, or what bounds it.
-
-    Args:
-        value: the ratio or its bound.
-        bound: "" for a ratio, ">" and "<" for one that lies above and below ``value``.
-    """
-
-    value: float
-    bound: str = ""
-
-    def __str__(self) -> str:
-        words = {"": "", ">": "more than ", "<": "less than "}
-        return f"{words[self.bound]}{self.value:.3g}"
 
 
 def read_result(folder: Path, network: str, trajectories: int | None) -> Result:
@@ -156,7 +139,7 @@ def published_errors(task: str) -> Iterator[tuple[str, str, int, float]]:
 
 
 def rows(results: Sequence[Result], task: str = "", tier: str = "") -> list[dict[str, Any]]:
-    """A row for each network and number of trajectories, in the order of the results.
+    """A row for each network and number of trajectories, by that number, the best network first.
 
     Args:
         results: runs of one study.
@@ -179,7 +162,7 @@ def rows(results: Sequence[Result], task: str = "", tier: str = "") -> list[dict
         known = error and size and curve and None not in curve
         row["data"] = data_efficiency(error.mean, size, curve) if known else None
         row["published"] = printed.get((row["network"], size)) if tier == SAME_TASK else None
-    return table
+    return sorted(table, key=lambda row: (row["trajectories"] or 0, row["mse"].mean if row["mse"] else math.inf))
 
 
 def markdown(table: Sequence[Mapping[str, Any]], task: str, about: str) -> str:
@@ -190,59 +173,40 @@ def markdown(table: Sequence[Mapping[str, Any]], task: str, about: str) -> str:
         task: whose published errors follow.
         about: sentences above the table.
     """
-    columns = {
-        "network": lambda row: row["network"],
-        "trajectories": lambda row: _text(row["trajectories"]),
-        "seeds": lambda row: _text(row["seeds"]),
-        "one-step MSE": lambda row: _interval(row["mse"]),
-        f"over {BASELINE}": lambda row: _text(row["over_baseline"]),
-        "published MSE": lambda row: _text(row["published"]),
-        f"data {BASELINE} needs": lambda row: str(row["data"] or ""),
-        "rollout NRMSE": lambda row: _interval(row["rollout"]),
-        "MSE, rotated": lambda row: _interval(row["rotated"]),
-        "MSE, boosted": lambda row: _interval(row["boosted"]),
-        "weights": lambda row: f"{row['weights']:,}",
-        "training, s": lambda row: _interval(row["seconds"]),
-        "step of a sample, ms": lambda row: _interval(row["milliseconds"]),
-    }
-    cells = [[cell(row) for cell in columns.values()] for row in table]
-    filled = [i for i in range(len(columns)) if any(row[i] for row in cells)]
-    parts = [about, _grid([list(columns)[i] for i in filled], [[row[i] for i in filled] for row in cells])]
+    parts = [about, our_table(table)]
     printed = list(published_errors(task))
     if printed:
         base = {(paper, size): error for paper, network, size, error in printed if network == BASELINE}
         parts.append(f"Published ({read_published(task)['task']}; MSE, unit: {read_published(task)['unit']}):")
         lines = [
-            [PAPERS[paper], network, str(size), f"{error:.3g}", _text(error / base[paper, size])]
+            [PAPERS[paper], network, str(size), f"{error:.3g}", text(error / base[paper, size])]
             if (paper, size) in base
             else [PAPERS[paper], network, str(size), f"{error:.3g}", ""]
             for paper, network, size, error in printed
         ]
-        parts.append(_grid(["paper", "network", "trajectories", "one-step MSE", f"over {BASELINE}"], lines))
+        parts.append(grid(["paper", "network", "trajectories", "one-step MSE", f"over {BASELINE}"], lines))
     return "\n\n".join(parts) + "\n"
 
 
-def write_csv(table: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """The table of `rows` as numbers: of each estimate the mean, and the standard error where there are two seeds."""
-    lines = []
-    for row in table:
-        line: dict[str, Any] = {}
-        for name, value in row.items():
-            if name in _ESTIMATES:
-                line[name] = value.mean if value else None
-                line[f"{name}_error"] = value.error if value else None
-            elif name == "data":
-                line |= {"data": value.value if value else None, "data_bound": value.bound if value else None}
-            else:
-                line[name] = value
-        lines.append(line)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]) if lines else ["network"])
-        writer.writeheader()
-        writer.writerows(lines)
-
-
-_ESTIMATES = ("mse", "rollout", "rotated", "boosted", "seconds", "milliseconds")
+def our_table(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table of `rows`, or of its file, in Markdown."""
+    columns = {
+        "network": lambda row: row["network"],
+        "trajectories": lambda row: text(row["trajectories"]),
+        "seeds": lambda row: text(row["seeds"]),
+        "one-step MSE": lambda row: interval(row, "mse"),
+        f"over {BASELINE}": lambda row: text(row["over_baseline"]),
+        "published MSE": lambda row: text(row["published"]),
+        f"data {BASELINE} needs": lambda row: str(Ratio(row["data"], row["data_bound"] or "")) if row["data"] else "",
+        "rollout NRMSE": lambda row: interval(row, "rollout"),
+        "MSE, rotated": lambda row: interval(row, "rotated"),
+        "MSE, boosted": lambda row: interval(row, "boosted"),
+        "weights": lambda row: f"{row['weights']:,}",
+        "training, s": lambda row: interval(row, "seconds"),
+        "step of a sample, ms": lambda row: interval(row, "milliseconds"),
+    }
+    lines = [[cell(row) for cell in columns.values()] for row in map(flat, table)]
+    return grid(list(columns), lines)
 
 
 def _row(network: str, trajectories: int | None, members: Sequence[Result]) -> dict[str, Any]:
@@ -258,17 +222,3 @@ def _row(network: str, trajectories: int | None, members: Sequence[Result]) -> d
         "seconds": estimate([result.metrics.get("training", {}).get("seconds") for result in members]),
         "milliseconds": estimate([milliseconds(result) for result in members]),
     }
-
-
-def _interval(value: Estimate | None) -> str:
-    if value is None:
-        return ""
-    return f"{value.mean:.3g}" + (f" ± {value.error:.1g}" if value.error is not None else "")
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])

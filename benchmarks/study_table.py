@@ -1,6 +1,6 @@
-"""The table of a study, as it stands in docs/results.md.
+"""The table of a study, as it stands in docs/results.md, and its numbers.
 
-    python benchmarks/study_table.py runs/studies/turbulence [--steps 1 5 10 20]
+    python benchmarks/study_table.py runs/studies/NAME [--steps 1 5 10 20] [--out benchmarks/results/NAME.csv]
 
 A row for each network and number of trajectories: mean ± standard error, over the seeds that are there, of the NRMSE
 (mean over fields), in one step on all windows and after some steps of rollouts; persistence last.
@@ -17,7 +17,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tables import flat, grid, interval, text, write_csv
+
+from cliffsteer.intervals import estimate
+
 LABEL = re.compile(r"(?P<network>.+?)(-n(?P<size>\d+))?-seed\d+$")
+ERROR = "nrmse_"
+"""Before the number of steps, in the names of columns."""
+ROUNDING = 1e-10
+"""Violations of the symmetries below it are due to rounding."""
 
 
 def read_runs(folder: Path) -> dict[tuple[str, int | None], list[dict[str, Any]]]:
@@ -43,46 +51,67 @@ def errors(metrics: Mapping[str, Any], who: str, steps: Sequence[int]) -> list[f
     return [statistics.mean(field["nrmse"][step - 1] for field in (one if step == 1 else rollout)) for step in steps]
 
 
-def row(name: str, size: int | None, runs: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> tuple[Any, ...]:
-    """Network, trajectories, seeds, weights, MFLOP, each error, violation of the symmetries, training time."""
-    cells = [spread(values) for values in zip(*(errors(run, "model", steps) for run in runs), strict=True)]
-    violation = max(run["equivariance"]["relative_error"] for run in runs)
-    seconds = statistics.mean(run["training"]["seconds"] for run in runs)
-    shown = "rounding" if violation < 1e-10 else f"{violation:.2f}"
-    cost = f"{runs[0]['weights']:,}", f"{runs[0]['cost']['flops'] / 1e6:.3g}"
-    return name, *([size] if size else []), len(runs), *cost, *cells, shown, f"{seconds:.0f}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard error; the mean alone of a single value."""
-    mean = statistics.mean(values)
-    if len(values) == 1:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"
-
-
-def table(folder: Path, steps: Sequence[int]) -> str:
-    """The Markdown table of a study."""
+def rows(folder: Path, steps: Sequence[int]) -> list[dict[str, Any]]:
+    """A row for each network and number of trajectories, the best one first, and persistence."""
     runs = read_runs(folder)
-    sized = any(size for _, size in runs)
-    heads = ["network", *(["trajectories"] if sized else []), "seeds", "weights", "MFLOP a sample"]
-    heads += ["one step" if step == 1 else f"{step} steps" for step in steps]
-    heads += ["violation of the grid's symmetries", "training, s"]
     order = sorted(runs, key=lambda key: (key[1] or 0, errors(runs[key][0], "model", steps)))
-    rows = [row(name, size, runs[name, size], steps) for name, size in order]
-    still = [f"{error:.3f}" for error in errors(next(iter(runs.values()))[0], "persistence", steps)]
-    rows.append(("persistence", *(["–"] if sized else []), "–", "0", "0", *still, "0", "–"))
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    still = errors(next(iter(runs.values()))[0], "persistence", steps)
+    last = {"network": "persistence", "weights": 0, "flops": 0, "violation": 0.0}
+    last |= {f"{ERROR}{step}": estimate([error]) for step, error in zip(steps, still, strict=True)}
+    return [*(_row(name, size, runs[name, size], steps) for name, size in order), last]
+
+
+def markdown(table: Sequence[Mapping[str, Any]]) -> str:
+    """The table of `rows`, or of its file, in Markdown."""
+    table = [flat(row) for row in table]
+    columns = {
+        "network": lambda row: row["network"],
+        "trajectories": lambda row: text(row.get("trajectories")),
+        "seeds": lambda row: text(row.get("seeds")),
+        "weights": lambda row: f"{row['weights']:,}",
+        "MFLOP a sample": lambda row: f"{row['flops'] / 1e6:.3g}",
+    }
+    for name in table[0]:
+        if name.startswith(ERROR) and not name.endswith("_error"):
+            step = int(name.removeprefix(ERROR))
+            head = "one step" if step == 1 else f"{step} steps"
+            columns[head] = lambda row, name=name: interval(row, name, ".3f", ".3f")
+    columns |= {
+        "violation of the grid's symmetries": lambda row: _violation(row["violation"]),
+        "training, s": lambda row: text(row.get("seconds"), ".0f"),
+    }
+    return grid(list(columns), [[cell(row) for cell in columns.values()] for row in table])
+
+
+def _row(name: str, size: int | None, runs: Sequence[Mapping[str, Any]], steps: Sequence[int]) -> dict[str, Any]:
+    values = zip(*(errors(run, "model", steps) for run in runs), strict=True)
+    return {
+        "network": name,
+        "trajectories": size,
+        "seeds": len(runs),
+        "weights": runs[0]["weights"],
+        "flops": runs[0]["cost"]["flops"],
+        **{f"{ERROR}{step}": estimate(of_seeds) for step, of_seeds in zip(steps, values, strict=True)},
+        "violation": max(run["equivariance"]["relative_error"] for run in runs),
+        "seconds": statistics.mean(run["training"]["seconds"] for run in runs),
+    }
+
+
+def _violation(value: float) -> str:
+    return "0" if value == 0 else "rounding" if value < ROUNDING else f"{value:.2f}"
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table, and write its numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 5, 10, 20])
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    print(table(options.folder, options.steps))
+    table = rows(options.folder, options.steps)
+    if options.out:
+        write_csv(table, options.out)
+    print(markdown(table))
 
 
 if __name__ == "__main__":

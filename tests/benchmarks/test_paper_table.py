@@ -7,7 +7,6 @@ import math
 import pytest
 from paper_table import (
     PAPERS,
-    Ratio,
     Result,
     data_efficiency,
     markdown,
@@ -17,8 +16,8 @@ from paper_table import (
     read_result,
     rollout_error,
     rows,
-    write_csv,
 )
+from tables import Ratio, write_csv
 
 COMPONENTS = {"density": 1, "velocity": 2}
 
@@ -101,7 +100,7 @@ def test_without_a_baseline_there_is_no_ratio():
 
 def test_rows_hold_means_over_seeds_and_ratios_to_the_baseline():
     runs = [result("ResNet", 8, e) for e in (3.0, 5.0)] + [result("ResNet", 32, 1.0), result("CS-ResNet", 8, 2.0)]
-    first, _, steerable = rows(runs)
+    steerable, first, _ = rows(runs)
     assert (first["seeds"], first["mse"].mean, first["mse"].error) == (2, 4.0, 1.0)
     assert (steerable["over_baseline"], steerable["data"]) == (0.5, Ratio(pytest.approx(2.0)))
     assert steerable["milliseconds"].mean == 2.0
@@ -135,7 +134,7 @@ def test_pages_leave_out_what_was_not_measured():
 def test_numbers_are_written_as_numbers(tmp_path):
     path = tmp_path / "paper.csv"
     write_csv(rows([result("ResNet", 8, e) for e in (3.0, 5.0)] + [result("CS-ResNet", 8, 2.0)]), path)
-    first, second = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+    second, first = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
     assert (float(first["mse"]), float(first["mse_error"])) == (4.0, 1.0)
     assert (second["mse_error"], second["data_bound"], float(second["data"])) == ("", ">", 1.0)
     assert math.isclose(float(second["over_baseline"]), 0.5)

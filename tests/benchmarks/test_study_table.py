@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from study_table import table
+from study_table import markdown, rows
+from tables import read_csv, write_csv
 
 
 def write_run(folder, one_step, rollout, weights=1000):
@@ -26,19 +27,21 @@ def test_the_table_has_mean_and_standard_error_over_seeds_and_persistence_last(t
     write_run(tmp_path / "net-seed0", 0.10, (0.11, 0.2))
     write_run(tmp_path / "net-seed1", 0.20, (0.22, 0.4))
     write_run(tmp_path / "best-seed0", 0.05, (0.05, 0.1))
-    lines = table(tmp_path, [1, 2]).splitlines()
+    lines = markdown(rows(tmp_path, [1, 2])).splitlines()
     assert lines[2] == "| best | 1 | 1,000 | 2 | 0.050 | 0.100 | rounding | 3 |"
     assert lines[3] == "| net | 2 | 1,000 | 2 | 0.150 ± 0.050 | 0.300 ± 0.100 | rounding | 3 |"
-    assert lines[4] == "| persistence | – | 0 | 0 | 0.500 | 0.900 | 0 | – |"
+    assert lines[4] == "| persistence |  | 0 | 0 | 0.500 | 0.900 | 0 |  |"
+    write_csv(rows(tmp_path, [1, 2]), tmp_path / "table.csv")
+    assert markdown(read_csv(tmp_path / "table.csv")).splitlines() == lines
 
 
 def test_sizes_are_a_column(tmp_path):
     write_run(tmp_path / "net-n16-seed0", 0.1, (0.1, 0.2))
     write_run(tmp_path / "net-n4-seed0", 0.3, (0.3, 0.4))
-    lines = table(tmp_path, [1]).splitlines()
+    lines = markdown(rows(tmp_path, [1])).splitlines()
     assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| net", "4"], ["| net", "16"]]
 
 
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(SystemExit, match="There are no evaluated runs"):
-        table(tmp_path, [1])
+        rows(tmp_path, [1])
