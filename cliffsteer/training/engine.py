@@ -29,7 +29,7 @@ from cliffsteer.training.guard import DivergenceError
 from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, system
 from cliffsteer.training.monitor import Monitor
 from cliffsteer.training.parallel import create_strategy
-from cliffsteer.training.weights import load_weights
+from cliffsteer.training.weights import load_weights, other_option
 
 MAY_CHANGE = {"data.root", "model.weights", "trainer.steps"} | {
     f"{part}.{name}" for part, names in MANNER.items() for name in names
@@ -137,7 +137,7 @@ def _assemble(
         load_weights(surrogate, config.model.weights)
     module = SurrogateModule(surrogate, config)
     if before is not None:
-        _check_weights(module, before["state_dict"], last)
+        _check_network(module, before, last)
     rollouts = None
     if settings.rollout_steps and settings.rollout_trajectories:
         steps = min(settings.rollout_steps, held_out.n_frames - data.history)
@@ -179,9 +179,15 @@ def _try_out(surrogate: Surrogate) -> None:
     surrogate.train()
 
 
-def _check_weights(module: SurrogateModule, weights: Mapping[str, torch.Tensor], last: Path) -> None:
-    """Raise a ValueError when a checkpoint's weights differ from the module's in name or shape."""
-    expected = module.state_dict()
+def _check_network(module: SurrogateModule, before: Mapping[str, Any], last: Path) -> None:
+    """Raise a ValueError when a checkpoint is of another network, be it by an option that had another default then."""
+    if other := other_option(before["model"] or {}, module.surrogate.model):
+        name, old, new = other
+        raise ValueError(
+            f"`{last}` is of a network with `{name}` {old}, this one has {new}: give model.options.{name} the same"
+            " value, or another folder to start again."
+        )
+    weights, expected = before["state_dict"], module.state_dict()
     wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
         name for name, value in weights.items() if value.shape != expected[name].shape
     )
@@ -284,7 +290,7 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
         version = checkpoint.get("format_version")
         if version == CHECKPOINT_VERSION:
             checkpoint["optimizer_states"], checkpoint["lr_schedulers"], checkpoint["loops"]  # Lightning needs them
-            settings = {key: checkpoint[key] for key in _TAKEN_UP}
+            settings = {key: checkpoint[key] for key in _TAKEN_UP} | {"model": checkpoint.get("model")}
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"`{last}` is damaged or no checkpoint of a training: remove it to start again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
+from cliffsteer.models import with_defaults
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.augmentation import RandomSymmetries
 from cliffsteer.training.config import TrainConfig
@@ -239,6 +241,7 @@ class SurrogateModule(LightningModule):
         checkpoint["train_config"] = self.config.to_dict()
         checkpoint["normalization"] = self.surrogate.normalization.to_dict()
         checkpoint["system"] = system(self.surrogate)
+        checkpoint["model"] = json.loads(json.dumps(with_defaults(self.surrogate.model or {}), default=str))
         checkpoint["guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

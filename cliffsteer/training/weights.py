@@ -61,14 +61,22 @@ def _of_folder(folder: Path) -> Surrogate:
     return Surrogate.from_pretrained(inner if inner.is_dir() else folder)
 
 
-def _require_same_options(trained: Surrogate, surrogate: Surrogate, source: Path) -> None:
-    before, now = (_given(s.model or {}) for s in (trained, surrogate))
+def other_option(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first option, with both its values, in which two networks of one kind differ though their weights may not."""
+    before, now = _given(before), _given(now)
     for name in sorted((before.keys() & now.keys()) - _MAY_DIFFER):
-        if before[name] != now[name] and before["name"] == now["name"]:
-            raise ValueError(
-                f"`model.weights` (={source}) are of a network with `{name}` {before[name]}, this one has"
-                f" {now[name]}: give model.options.{name} the same value."
-            )
+        if before[name] != now[name] and before.get("name") == now.get("name"):
+            return name, before[name], now[name]
+    return None
+
+
+def _require_same_options(trained: Surrogate, surrogate: Surrogate, source: Path) -> None:
+    if other := other_option(trained.model or {}, surrogate.model or {}):
+        name, before, now = other
+        raise ValueError(
+            f"`model.weights` (={source}) are of a network with `{name}` {before}, this one has {now}: give"
+            f" model.options.{name} the same value."
+        )
 
 
 def _of_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -100,6 +100,22 @@ def test_a_training_killed_before_its_surrogate_was_written_only_writes_it(small
     assert Surrogate.from_pretrained(run / "surrogate").metrics == pytest.approx(metrics)
 
 
+def test_an_option_that_was_left_out_and_has_another_default_by_now_is_told(small, tmp_path):
+    config = small(steps=2)
+    config.model.name, config.model.options = "csresnet", {"hidden_channels": 2, "blocks": [1], "kernel_size": 3}
+    last = train(config, tmp_path / "run") / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert checkpoint["model"]["norm"] == "group"
+    config.trainer.steps = 4
+    torch.save(checkpoint | {"model": checkpoint["model"] | {"norm": "layer"}}, last)
+    with pytest.raises(ValueError, match=r"network with `norm` layer, this one has group: give model\.options\.norm"):
+        train(config, tmp_path / "run")
+    del checkpoint["model"]  # of before it was kept
+    torch.save(checkpoint, last)
+    train(config, tmp_path / "run")
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
 def test_a_finished_run_is_left_as_it_is(small, tmp_path, caplog):
     run = train(small(), tmp_path / "run")
     times = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
