@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import arguments, peak, reset_peak, resident, run_cases
+from measuring import arguments, give_back, peak, reset_peak, resident, run_cases
 from torch import Tensor
 
 from cliffsteer import CliffordAlgebra
@@ -122,6 +122,7 @@ def measure(case: Case, runner: str, args: argparse.Namespace) -> Result:
 
     forward(x.detach()[:1])  # tables and buffers of the libraries
     gc.collect()
+    give_back()
     held = resident()
     reset_peak()
     times = [step()]

@@ -29,6 +29,10 @@ class Result(Protocol):
         """Fill in the ratios to other results of the case, by runner, the first to this one."""
 
 
+class RefusedError(Exception):
+    """A runner cannot do a case; the text says why."""
+
+
 def arguments(doc: str, out: str, repeats: int = 3) -> argparse.ArgumentParser:
     """The command line of a benchmark of cases and runners.
 
@@ -57,7 +61,7 @@ def run_cases(
 ) -> None:
     """Measure every runner in every case, each in a process of its own; print the table and write it.
 
-    One that refuses a case with a ValueError is left out, with its sentence.
+    One that cannot do a case (`RefusedError`) is left out, with its sentence.
 
     Args:
         script: file of the benchmark, which is started anew for each of them, with the same options.
@@ -69,11 +73,13 @@ def run_cases(
         setting: what is noted beside the machine.
     """
     torch.set_num_threads(args.threads)
+    if unknown := sorted(set(args.only or ()) - {case.name for case in cases}):
+        sys.exit(f"`--only` (={unknown[0]!r}) must be of {', '.join(case.name for case in cases)}.")
     if args.worker:
         case = next(case for case in cases if case.name == args.worker[0])
         try:
             print(json.dumps(asdict(measure(case, args.worker[1], args))))
-        except ValueError as error:
+        except RefusedError as error:
             print(json.dumps({"refused": str(error)}))
         return
     setting = machine(args.threads) | setting
@@ -92,14 +98,20 @@ def run_cases(
             measured[runner].compare(measured)
             print(measured[runner], flush=True)
         results += measured.values()
+    if not results:
+        sys.exit("Nothing was measured.")
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_csv(args.out, results, setting)
 
 
-def resident() -> int:
-    """Bytes that the process needs; 0 where the system does not tell."""
+def give_back() -> None:
+    """Let the allocator give what was freed to the system, where it keeps that for later."""
     with contextlib.suppress(AttributeError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed, and is kept for later
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def resident() -> int:
+    """Bytes that the process holds; 0 where the system does not tell."""
     return _status("VmRSS")
 
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from measuring import arguments, peak, reset_peak, resident, run_cases
+from measuring import arguments, give_back, peak, reset_peak, resident, run_cases
 from torch import Tensor, nn
 
 from cliffsteer import CliffordAlgebra
@@ -143,6 +143,7 @@ def measure(case: Case, runner: str, args: argparse.Namespace) -> Result:
         return middle - start, now() - start
 
     gc.collect()
+    give_back()
     held = torch.cuda.memory_allocated() if device.type == "cuda" else resident()
     reset_peak()
     step()  # tables, plans and the optimiser's state

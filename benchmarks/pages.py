@@ -26,7 +26,7 @@ from tables import grid, read_csv, text
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
-TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+BEGIN, END = re.compile(r"<!-- table: (\S+) -->\n"), "<!-- end of table -->"
 
 
 def throughput(rows: Sequence[dict[str, Any]]) -> str:
@@ -57,21 +57,38 @@ def table(name: str) -> str:
     """The Markdown table of a file of results.
 
     Raises:
-        SystemExit: there is no such file, or it is of no known kind.
+        SystemExit: there is no such file, it is damaged, or of no known kind.
     """
     path = RESULTS / name
     if not path.is_file():
         sys.exit(f"There is no {path}: make it, or take its table out of the docs.")
-    rows = read_csv(path)
-    for column, make in KINDS.items():
-        if rows and column in rows[0]:
-            return make(rows)
+    try:
+        rows = read_csv(path)
+        for column, make in KINDS.items():
+            if rows and column in rows[0]:
+                return make(rows)
+    except (KeyError, TypeError, ValueError) as error:
+        sys.exit(f"{path} is damaged ({type(error).__name__}: {error}): make it again.")
     sys.exit(f"{path} has none of the columns {', '.join(KINDS)}: it is no file of results.")
 
 
-def written(page: str) -> str:
-    """A page with its tables as the files have them."""
-    return TABLE.sub(lambda match: f"{match[1]}\n{table(match[2])}\n\n{match[3]}", page)
+def written(path: Path) -> str:
+    """A page with its tables as the files have them.
+
+    Raises:
+        SystemExit: a table that does not end, or comments that are like those of tables and are none.
+    """
+    parts = BEGIN.split(path.read_text(encoding="utf-8"))
+    text = parts[0]
+    for name, rest in zip(parts[1::2], parts[2::2], strict=True):
+        _, end, after = rest.partition(END)
+        if not end:
+            sys.exit(f"{path}: the table of {name} does not end: put {END!r} after it.")
+        text += f"<!-- table: {name} -->\n\n{table(name)}\n\n{END}{after}"
+    comments = [line for line in text.splitlines() if line.startswith("<!--") and "table" in line]
+    if len(comments) != len(parts) - 1:
+        sys.exit(f"{path}: some of the comments about tables begin or end none: {'; '.join(comments)}.")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for path in sorted(DOCS.glob("*.md")):
         before = path.read_text(encoding="utf-8")
-        after = written(before)
+        after = written(path)
         if before == after:
             continue
         if options.check:

@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--table", action="store_true")
     options, overrides = parser.parse_known_args(arguments)
-    settings = study.read_study(PREFIX + options.experiment, options.tier)
+    settings = study.read_study(PREFIX + options.experiment, options.tier) | {"last": overrides}
     out = options.out or Path("runs/studies") / f"{PREFIX}{options.experiment}-{options.tier}"
     runs, failures = planned(settings, out), []
     if not options.table:
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             make_data(settings, out)
         except subprocess.CalledProcessError as error:
             sys.exit(error.returncode)  # cliffsteer said why
-        failures = run_all([run for run, _, _ in runs], overrides, options.jobs)
+        failures = run_all([run for run, _, _ in runs], options.jobs)
     found = results(runs)
     if not found:
         sys.exit(f"No run in {out} is finished: there is nothing to put into a table.")

@@ -46,7 +46,7 @@ def release(name: str, out: Path, studies: Path) -> None:
     ((run, _, _),) = paper.planned(settings, folder)
     try:
         paper.make_data(settings, folder)
-        if failures := run_all([run], [], jobs=1):
+        if failures := run_all([run], jobs=1):
             sys.exit("\n".join(failures))
         study.cliffsteer("publish", f"run={run.folder}", f"out={out / name}")
         study.cliffsteer("verify", f"run={out / name}", f"root={folder / 'data'}")
@@ -57,11 +57,13 @@ def release(name: str, out: Path, studies: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """One experiment after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("experiments", nargs="*", choices=released(), default=released())
+    parser.add_argument("experiments", nargs="*", metavar="NAME", help=f"of {', '.join(released())}; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/release"))
     parser.add_argument("--studies", type=Path, default=Path("runs/studies"))
     options = parser.parse_args(arguments)
-    for name in options.experiments:
+    if unknown := sorted(set(options.experiments) - set(released())):
+        parser.error(f"there is no surrogate {unknown[0]!r} to release: choose from {', '.join(released())}")
+    for name in options.experiments or released():
         release(name, options.out, options.studies)
 
 

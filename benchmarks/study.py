@@ -74,7 +74,8 @@ def runs(study: dict[str, Any], out: Path) -> Iterator[Run]:
 
 def training(study: dict[str, Any], name: str, out: Path) -> list[str]:
     """Overrides of `cliffsteer train` for one network, whatever the size and the seed."""
-    return [*study["train"], *study.get("also", ()), *study["networks"][name], f"data.root={out / 'data'}"]
+    words = [*study["train"], *study.get("also", ()), *study["networks"][name], *study.get("last", ())]
+    return [*words, f"data.root={out / 'data'}"]
 
 
 def label(name: str) -> str:
@@ -82,7 +83,7 @@ def label(name: str) -> str:
     return re.sub(r"[^\w.]+", "-", name).strip("-").lower()
 
 
-def steps_within(study: dict[str, Any], out: Path, overrides: Sequence[str], threads: int | None) -> dict[str, int]:
+def steps_within(study: dict[str, Any], out: Path, threads: int | None) -> dict[str, int]:
     """For each network, how many optimiser steps fit into the study's seconds: measured once, kept in a file."""
     path = out / f"steps-{study['seconds']:g}s.json"
     steps = json.loads(path.read_text()) if path.is_file() else {}
@@ -90,7 +91,7 @@ def steps_within(study: dict[str, Any], out: Path, overrides: Sequence[str], thr
         if name in steps:
             continue
         seconds = [
-            probe(out / "probes" / f"{label(name)}-{count}", [*training(study, name, out), *overrides], count, threads)
+            probe(out / "probes" / f"{label(name)}-{count}", training(study, name, out), count, threads)
             for count in PROBES
         ]
         steps[name] = max(1, round(study["seconds"] * (PROBES[1] - PROBES[0]) / (seconds[1] - seconds[0])))
@@ -128,16 +129,16 @@ def main() -> None:
     parser.add_argument("--tier")
     parser.add_argument("--jobs", type=int, default=1)
     options, overrides = parser.parse_known_args()
-    study = read_study(options.study, options.tier)
+    study = read_study(options.study, options.tier) | {"last": overrides}
     out = options.out or Path("runs/studies") / "-".join(filter(None, (options.study, options.tier)))
     cliffsteer("generate", *study["data"], f"out={out / 'data'}")
     threads = 1 if options.jobs > 1 else None
     if study.get("seconds"):
-        steps = steps_within(study, out, overrides, threads)
+        steps = steps_within(study, out, threads)
         for name, own in study["networks"].items():
             study["networks"][name] = [*own, f"trainer.steps={steps[name]}"]
     planned = list(runs(study, out))
-    failures = run_all(planned, overrides, options.jobs)
+    failures = run_all(planned, options.jobs)
     done = [str(run.folder) for run in planned if finished(run)]
     if done:
         cliffsteer("compare", f"runs=[{','.join(done)}]", f"out={out / 'comparison'}")

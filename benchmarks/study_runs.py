@@ -37,10 +37,11 @@ def finished(run: Run) -> bool:
     Raises:
         SystemExit: the folder holds a run of other overrides.
     """
-    asked = run.folder / ASKED
-    if asked.is_file() and json.loads(asked.read_text(encoding="utf-8")) != wanted(run):
+    asked, begun = run.folder / ASKED, (run.folder / "checkpoints").is_dir()
+    done = (run.folder / "metrics.json").is_file()
+    if (begun or done) and asked.is_file() and json.loads(asked.read_text(encoding="utf-8")) != wanted(run):
         sys.exit(f"{run.folder} holds a run of other overrides ({asked.name}): remove it, or give another --out.")
-    return (run.folder / "metrics.json").is_file()
+    return done
 
 
 def start_worker(threads: int | None) -> None:
@@ -56,7 +57,7 @@ def start_worker(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def do(run: Run, overrides: Sequence[str]) -> str:
+def do(run: Run) -> str:
     """Train and evaluate in this process, with what they say in the run's log; the run's name.
 
     Raises:
@@ -68,13 +69,13 @@ def do(run: Run, overrides: Sequence[str]) -> str:
     (run.folder / ASKED).write_text(json.dumps(wanted(run), indent=2), encoding="utf-8")
     log = run.folder / "log.txt"
     with log.open("a", encoding="utf-8") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        for words in (["train", *run.train, *overrides], ["evaluate", f"run={run.folder}", *run.evaluate]):
+        for words in (["train", *run.train], ["evaluate", f"run={run.folder}", *run.evaluate]):
             if main(words):
                 raise RuntimeError(f"{run.folder.name}: `cliffsteer {words[0]}` failed, see {log}.")
     return run.folder.name
 
 
-def run_all(runs: Sequence[Run], overrides: Sequence[str], jobs: int) -> list[str]:
+def run_all(runs: Sequence[Run], jobs: int) -> list[str]:
     """Do the runs that are not done, ``jobs`` at once; what went wrong."""
     todo = [run for run in runs if not finished(run)]
     print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done", flush=True)
@@ -85,7 +86,7 @@ def run_all(runs: Sequence[Run], overrides: Sequence[str], jobs: int) -> list[st
         "initargs": (1 if jobs > 1 else None,),
     }
     with ProcessPoolExecutor(jobs, **workers) as pool:
-        futures = [pool.submit(do, run, overrides) for run in todo]
+        futures = [pool.submit(do, run) for run in todo]
         try:
             for count, future in enumerate(as_completed(futures), 1):
                 error = future.exception()

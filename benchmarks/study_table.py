@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import statistics
 from collections import defaultdict
@@ -19,7 +20,7 @@ from typing import Any
 
 from tables import flat, grid, interval, text, write_csv
 
-from cliffsteer.intervals import estimate
+from cliffsteer.intervals import Estimate, estimate
 
 LABEL = re.compile(r"(?P<network>.+?)(-n(?P<size>\d+))?-seed\d+$")
 ERROR = "nrmse_"
@@ -44,21 +45,29 @@ def read_runs(folder: Path) -> dict[tuple[str, int | None], list[dict[str, Any]]
     return dict(runs)
 
 
-def errors(metrics: Mapping[str, Any], who: str, steps: Sequence[int]) -> list[float]:
-    """NRMSE, mean over fields: in one step (1), and after n steps of a rollout (n)."""
-    one = metrics["one_step"][who]["fields"].values()
-    rollout = metrics["rollout"][who]["fields"].values()
-    return [statistics.mean(field["nrmse"][step - 1] for field in (one if step == 1 else rollout)) for step in steps]
+def errors(metrics: Mapping[str, Any], who: str, steps: Sequence[int]) -> list[float | None]:
+    """NRMSE, mean over fields: in one step (1), and after n steps of a rollout (n); None where it diverged."""
+    one, rollout = (list(metrics[part][who]["fields"].values()) for part in ("one_step", "rollout"))
+    found = [[field["nrmse"][step - 1] for field in (one if step == 1 else rollout)] for step in steps]
+    return [None if None in values else statistics.mean(values) for values in found]
 
 
 def rows(folder: Path, steps: Sequence[int]) -> list[dict[str, Any]]:
-    """A row for each network and number of trajectories, the best one first, and persistence."""
+    """A row for each network and number of trajectories, the best one first, and persistence.
+
+    Raises:
+        SystemExit: no runs, or steps that their rollouts do not have.
+    """
     runs = read_runs(folder)
-    order = sorted(runs, key=lambda key: (key[1] or 0, errors(runs[key][0], "model", steps)))
+    longest = min(metrics["rollout"]["steps"] for members in runs.values() for metrics in members)
+    if not all(1 <= step <= longest for step in steps):
+        raise SystemExit(f"`--steps` (={steps}) must be from 1 to {longest}, the length of the rollouts in {folder}.")
+    found = [_row(name, size, members, steps) for (name, size), members in runs.items()]
+    found.sort(key=lambda row: (row["trajectories"] or 0, _mean(row[f"{ERROR}{steps[0]}"])))
     still = errors(next(iter(runs.values()))[0], "persistence", steps)
     last = {"network": "persistence", "weights": 0, "flops": 0, "violation": 0.0}
     last |= {f"{ERROR}{step}": estimate([error]) for step, error in zip(steps, still, strict=True)}
-    return [*(_row(name, size, runs[name, size], steps) for name, size in order), last]
+    return [*found, last]
 
 
 def markdown(table: Sequence[Mapping[str, Any]]) -> str:
@@ -97,6 +106,10 @@ def _row(name: str, size: int | None, runs: Sequence[Mapping[str, Any]], steps: 
     }
 
 
+def _mean(error: Estimate | None) -> float:
+    return math.inf if error is None else error.mean
+
+
 def _violation(value: float) -> str:
     return "0" if value == 0 else "rounding" if value < ROUNDING else f"{value:.2f}"
 
@@ -110,6 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     table = rows(options.folder, options.steps)
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         write_csv(table, options.out)
     print(markdown(table))
 

@@ -73,7 +73,8 @@ def text(value: float | str | None, digits: str = ".3g") -> str:
 def interval(row: Mapping[str, Any], name: str, digits: str = ".3g", error: str = ".1g") -> str:
     """Mean ± standard error of a flat row's estimate; the mean alone of a single seed."""
     spread = row.get(f"{name}_error")
-    return text(row.get(name), digits) + (f" ± {spread:{error}}" if spread is not None else "")
+    shown = "" if spread is None else f"{spread:{error}}"
+    return text(row.get(name), digits) + (f" ± {float(shown):g}" if "e+" in shown else f" ± {shown}" if shown else "")
 
 
 def _place(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:

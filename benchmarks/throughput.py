@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
-from measuring import arguments, peak, reset_peak, resident, run_cases
+from measuring import RefusedError, arguments, give_back, peak, reset_peak, resident, run_cases
 
 from cliffsteer import CliffordAlgebra, Grid
 from cliffsteer.cost import count_weights, flops
@@ -114,7 +114,10 @@ def measure(case: Case, model: str, args: argparse.Namespace) -> Result:
     if args.match != "none":
         _, like = configured(case, "csresnet")
         target = create("csresnet", algebra, 4, 1, **like | {"hidden_channels": case.channels})
-        options["hidden_channels"] = match_width(name, options, target, args.match, **task)
+        try:
+            options["hidden_channels"] = match_width(name, options, target, args.match, **task)
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
     torch.manual_seed(0)
     network = create(name, algebra, 4, 1, **options).to(device)
     x = torch.randn(case.batch, 4, algebra.n_blades, *grid, device=device)
@@ -136,6 +139,7 @@ def measure(case: Case, model: str, args: argparse.Namespace) -> Result:
     step()  # tables, plans and the optimiser's state
     optimizer.zero_grad(set_to_none=True)
     gc.collect()
+    give_back()
     held = torch.cuda.memory_allocated() if device.type == "cuda" else resident()
     reset_peak()
     times, started = [step()], time.perf_counter()

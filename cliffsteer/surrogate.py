@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -97,7 +98,7 @@ class Surrogate(nn.Module):
         self.register_buffer("occupied", occupied, persistent=False)
         self.projection_names = [str(name) for name in projections]
         self.projections = create_projections(self.projection_names, spec, grid)
-        self.hidden = [str(name) for name in hidden]
+        self.hidden = sorted({hidden} if isinstance(hidden, str) else set(hidden))
         self.register_buffer("unread", _blades_of(spec, self.hidden), persistent=False)
 
     @classmethod
@@ -323,6 +324,16 @@ class Surrogate(nn.Module):
             "training_config": training_config,
             "metrics": metrics,
         }
+
+
+def weights_checksum(surrogate: Surrogate) -> str:
+    """Hexadecimal sha256 of the names and values of a surrogate's weights, whatever their device and precision."""
+    digest = hashlib.sha256()
+    for name, value in sorted(surrogate.state_dict().items()):
+        digest.update(name.encode())
+        exact = value.detach().cpu().to(torch.float64 if value.is_floating_point() else value.dtype)
+        digest.update(exact.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _blades_of(spec: FieldSpec, hidden: Sequence[str]) -> Tensor:

@@ -221,6 +221,7 @@ def test_a_sweep_gives_every_job_its_folder(here, capsys):
         (["evaluate", "run=runs/smoke-csresnet", "split=tset"], "`split` (='tset') is not in data/smoke"),
         (["generate", "solver.resolution=16", "n=6", "frames=8"], "holds a dataset of another recipe"),
         (["train", "experiment=smoke", *TINY, "optimizer.lr=1"], "`out` (=runs/smoke-csresnet) holds a run with"),
+        (["train", "experiment=smoke", "data.hidden=buoyancy"], "`data.hidden` (=buoyancy) must be a list: write"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )
@@ -318,6 +319,19 @@ def test_the_commands_of_a_report_make_it_again(here, capsys):
         assert main(shlex.split(line)[1:]) == 0, capsys.readouterr().err
     again = [(here / file.replace("a b/", "a b-again/")).read_bytes() for file in files]
     assert again == before
+
+
+def test_a_training_that_is_terminated_says_so_and_is_no_success(here):
+    long = [*TINY, "trainer.steps=100000", "trainer.checkpoint_every=2", "trainer.validate_every=50000"]
+    checkpoint, deadline = here / "runs/x/checkpoints/last.ckpt", time.monotonic() + 100
+    with shell("train", "experiment=smoke", "name=x", *long, cwd=here) as process:
+        while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert err.splitlines()[-1].endswith("Terminated. What is written stays; the same command goes on from there.")
+    assert "Traceback" not in err
 
 
 def test_an_interrupt_at_any_moment_of_the_start_is_one_line(here):

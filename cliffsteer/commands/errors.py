@@ -100,7 +100,10 @@ def _describe_hydra(error: BaseException, verb: str | None) -> str:
     if match := re.search(r"Missing mandatory value: (\S+)", text):
         return f"`{match[1]}` is missing: give it as `cliffsteer {verb} {match[1]}=...`."
     if match := re.search(r"Error merging override (\S+)", text):
-        cause = _one_line(str(error.__cause__ or text.partition("\n")[2]).partition("\n")[0])
+        cause = _one_line(str(error.__cause__ or text.partition("\n")[2]).partition("\n")[0]).rstrip(".")
+        key, _, value = match[1].partition("=")
+        if "is not a ListConfig" in cause:
+            return f"`{key}` (={value}) must be a list: write `{key}=[{value}]`."
         return f"`{match[1]}`: {cause[:1].lower()}{cause[1:]}."
     if hasattr(error, "override"):
         return f"`{error.override}` is no override: write key=value, and quote values that hold spaces, commas or `=`."

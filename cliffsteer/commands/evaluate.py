@@ -19,6 +19,7 @@ from cliffsteer.datasets import check_shards
 from cliffsteer.evaluation import evaluate, write_metrics
 from cliffsteer.overrides import override
 from cliffsteer.report import write_report
+from cliffsteer.surrogate import weights_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def run(config: DictConfig) -> None:
         "cost": price,
         "training": training_facts(config.run, surrogate),
         "command": command(config),
+        "weights_sha256": weights_checksum(surrogate),
     }
     path = write_metrics(metrics, Path(config.run) / "metrics.json")
     data = metrics["dataset"]

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import load_surrogate, read_metrics
+from cliffsteer.surrogate import weights_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -18,12 +19,18 @@ def run(config: DictConfig) -> None:
     """Write the folder, and push it when a repository is given.
 
     Raises:
-        UsageError: the run was evaluated by an older cliffsteer, or the package that pushes is missing.
+        UsageError: the run was evaluated by an older cliffsteer or trained on since, or the package that pushes is
+            missing.
         FileNotFoundError: no such run, or it was not evaluated.
     """
     surrogate, metrics = load_surrogate(config.run, "cpu"), read_metrics(config.run)
     if "settings" not in metrics:
         raise UsageError(f"{config.run} was evaluated by an older cliffsteer: `cliffsteer evaluate run={config.run}`.")
+    if metrics.get("weights_sha256") not in (None, weights_checksum(surrogate)):
+        raise UsageError(
+            f"{config.run} has other weights than those that were evaluated: `cliffsteer evaluate run={config.run}`"
+            " measures them."
+        )
     out = output_folder(config)
     if out.resolve() == Path(config.run).resolve():
         raise UsageError(f"`out` (={out}) is the run itself: give another folder.")

@@ -42,12 +42,14 @@ def tables(result: Mapping[str, Any], heading: str) -> Iterator[Table | str]:
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
-    whole, count = result["layers"][0], sum(g["missing"] is None for g in result["elements"])
+    whole = result["layers"][0]
+    kept = [g for g in result["elements"] if g["missing"] is None and g["name"] not in whole["outside"]]
     if whole["cause"] == "untested":
         return "The grid has no symmetry that this network should keep."
     if whole["cause"] == "exact":
         single = _number(whole["worst"]["symmetries float32"])
-        return f"The whole keeps every one of the {count} symmetries of its grid to rounding; float32 adds {single}."
+        which = "of its grid and its kernels' group" if whole["outside"] else "of its grid"
+        return f"The whole keeps every one of the {len(kept)} symmetries {which} to rounding; float32 adds {single}."
     return f"The whole breaks symmetries of its grid: {whole['because']}."
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -21,7 +20,7 @@ from cliffsteer.solvers.base import Solver
 from cliffsteer.stepper import Stepper
 from cliffsteer.storage import replacing_file
 from cliffsteer.suggestions import suggestion
-from cliffsteer.surrogate import Surrogate
+from cliffsteer.surrogate import Surrogate, weights_checksum
 
 FORMAT = "cliffsteer.guards"
 FORMAT_VERSION = 2
@@ -296,16 +295,6 @@ def load_guards(path: str | Path) -> list[dict[str, Any]]:
             f"{path} holds no guards that this cliffsteer reads ({error}): `cliffsteer calibrate run={path.parent}`"
             " makes it again."
         ) from error
-
-
-def weights_checksum(surrogate: Surrogate) -> str:
-    """Hexadecimal sha256 of the names and values of a surrogate's weights, whatever their device and precision."""
-    digest = hashlib.sha256()
-    for name, value in sorted(surrogate.state_dict().items()):
-        digest.update(name.encode())
-        exact = value.detach().cpu().to(torch.float64 if value.is_floating_point() else value.dtype)
-        digest.update(exact.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _mean(spec: Any, grid: Any, field: str) -> Projection:

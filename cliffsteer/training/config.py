@@ -39,7 +39,7 @@ class DataConfig:
             reflections, of cells, components and parameters alike; time keeps its direction).
         noise: standard deviation of Gaussian noise on the frames that the network reads in training, over the scale of
             each field's changes (of the field for prediction=state); what it is to predict stays true.
-        hidden: parameter fields that the network does not read.
+        hidden: parameter fields that the network does not read, as in [coriolis].
     """
 
     root: str = MISSING

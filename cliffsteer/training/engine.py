@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import Subset
 
 from cliffsteer.datasets import TrajectoryDataset, WindowDataset, compute_statistics
@@ -30,6 +31,9 @@ from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, syst
 from cliffsteer.training.monitor import Monitor
 from cliffsteer.training.parallel import create_strategy
 from cliffsteer.training.weights import load_weights, other_option
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code after that signal."""
 
 MAY_CHANGE = {"data.root", "model.weights", "trainer.steps"} | {
     f"{part}.{name}" for part, names in MANNER.items() for name in names
@@ -65,6 +69,7 @@ def train(
             or a loss that is not a number or far above its best for long.
         RuntimeError: reader processes could not be started, or died.
         OSError: the dataset is missing, or the disk is full; `last.ckpt` is still whole.
+        SystemExit: with the code 143, after SIGTERM.
     """
     config = config if isinstance(config, TrainConfig) else TrainConfig.from_dict(config)
     config.check()
@@ -181,11 +186,11 @@ def _try_out(surrogate: Surrogate) -> None:
 
 def _check_network(module: SurrogateModule, before: Mapping[str, Any], last: Path) -> None:
     """Raise a ValueError when a checkpoint is of another network, be it by an option that had another default then."""
-    if other := other_option(before["model"] or {}, module.surrogate.model):
+    if before["model"] and (other := other_option(before["model"], module.surrogate.model, {"strategy"})):
         name, old, new = other
         raise ValueError(
-            f"`{last}` is of a network with `{name}` {old}, this one has {new}: give model.options.{name} the same"
-            " value, or another folder to start again."
+            f"`out` (={last.parents[1]}) holds a run with `model.options.{name}` {old}, this one has {new}: give"
+            " another folder, or go on with the same value."
         )
     weights, expected = before["state_dict"], module.state_dict()
     wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
@@ -199,13 +204,16 @@ def _check_network(module: SurrogateModule, before: Mapping[str, Any], last: Pat
 
 
 def _fit(trainer: Trainer, module: SurrogateModule, data: WindowData, checkpoint: Path | None) -> None:
-    """Train, and raise what stopped it early."""
+    """Train, and raise what stopped it early: a SystemExit(143) after SIGTERM."""
     last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except DivergenceError as error:
         raise DivergenceError(f"{error}{_kept(last)}") from None
+    except SIGTERMException:
+        logger.warning("Terminated. What is written stays; the same command goes on from there.")
+        raise SystemExit(TERMINATED) from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # how Lightning ends on Ctrl-C
             signal.signal(signal.SIGINT, handler)
@@ -303,8 +311,10 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
         )
     before = _flat(TrainConfig().to_dict()) | _flat(settings["train_config"])  # with options that are newer than it
     now = _flat(config.to_dict())
+    # all options that the network has, given or not, are compared with its own
+    later = MAY_CHANGE | ({"model.options"} if settings["model"] else set())
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name) and name not in MAY_CHANGE:
+        if before.get(name) != now.get(name) and name not in later:
             raise ValueError(
                 f"`out` (={last.parents[1]}) holds a run with `{name}` {before.get(name)}, this one has"
                 f" {now.get(name)}: give another folder, or go on with the same value."

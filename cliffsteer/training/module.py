@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +13,6 @@ from torch import Tensor
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
-from cliffsteer.models import with_defaults
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.augmentation import RandomSymmetries
 from cliffsteer.training.config import TrainConfig
@@ -30,6 +28,7 @@ from cliffsteer.training.parallel import (
     shares_weights,
     total_norm,
 )
+from cliffsteer.training.weights import kept_model
 from cliffsteer.training.wrapping import checkpoint_blocks, keep_full_precision, named_parts
 
 CHECKPOINT_VERSION = 1
@@ -241,7 +240,7 @@ class SurrogateModule(LightningModule):
         checkpoint["train_config"] = self.config.to_dict()
         checkpoint["normalization"] = self.surrogate.normalization.to_dict()
         checkpoint["system"] = system(self.surrogate)
-        checkpoint["model"] = json.loads(json.dumps(with_defaults(self.surrogate.model or {}), default=str))
+        checkpoint["model"] = kept_model(self.surrogate.model)
         checkpoint["guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

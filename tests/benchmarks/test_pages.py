@@ -33,9 +33,27 @@ def test_a_page_that_differs_is_told_and_written(tmp_path, monkeypatch):
     assert text.endswith("<!-- end of table -->\n\nAfter.\n")
     assert "old" not in text
     pages.main(["--check"])
-    page.write_text("<!-- table: no.csv --><!-- end of table -->".replace("--><", "-->\n<"))
-    with pytest.raises(SystemExit, match=r"There is no .*no\.csv"):
-        pages.main([])
+    for broken, message in (
+        ("<!-- table: no.csv -->\n<!-- end of table -->", r"There is no .*no\.csv"),
+        ("<!-- table: speed.csv -->\n\nProse.\n", r"the table of speed\.csv does not end"),
+        (f"<!-- table: speed.csv -->\n\nProse.\n\n{text}", r"the table of speed\.csv does not end"),
+        (text.replace("table: speed", "table speed"), "begin or end none: <!-- table speed"),
+        (text.replace("end of table", "end of the table"), "does not end"),
+        (f"{text}<!-- table : speed.csv -->\n", "begin or end none"),
+    ):
+        page.write_text(broken)
+        with pytest.raises(SystemExit, match=message):
+            pages.main(["--check"])
+        with pytest.raises(SystemExit, match=message):
+            pages.main([])
+        assert page.read_text() == broken
+    page.write_text(text)
+    for damage in ("2D,resnet,four,1000,0.5,20.0", "2D,resnet"):
+        (results / "speed.csv").write_text(
+            f"case,model,width,parameters,gflops,samples_per_s,speed_vs_resnet,speed_vs_fno\n{damage}\n"
+        )
+        with pytest.raises(SystemExit, match=r"speed\.csv is damaged"):
+            pages.main([])
 
 
 def test_numbers_come_back_from_their_file(tmp_path):

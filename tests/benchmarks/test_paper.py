@@ -1,5 +1,7 @@
 """The studies of the published experiments can be read, and all that they run composes and fits its data."""
 
+from dataclasses import asdict
+
 import paper
 import pytest
 import study
@@ -10,6 +12,7 @@ from omegaconf import OmegaConf
 from cliffsteer import models, solvers
 from cliffsteer.commands.generate import recipe
 from cliffsteer.commands.schema import register
+from cliffsteer.models.matching import matched_options
 from cliffsteer.training import TrainConfig
 
 TASKS = [
@@ -66,6 +69,19 @@ def test_every_network_of_the_studies_composes(composed):
         assert train_config(composed("train", *train, *words, "data.root=data")).model.name in models.available()
 
 
+@pytest.mark.parametrize(("name", "tier"), [task for task in TASKS if task[1] != "full"])
+def test_every_network_of_the_smaller_tiers_meets_its_number_of_weights(composed, name, tier):
+    settings = study.read_study(f"paper_{name}", tier)
+    made = recipe(OmegaConf.create(composed("generate", *settings["data"])))
+    solver = solvers.create(made.solver, **made.options)
+    for words in settings["networks"].values():
+        config = train_config(composed("train", *settings["train"], *words, "data.root=data"))
+        into = config.data.history * solver.spec.n_multivectors + solver.spec.n_parameter_multivectors
+        out = config.data.future * solver.spec.n_multivectors
+        task = {"algebra": solver.spec.algebra, "in_channels": into, "out_channels": out, "grid": solver.grid}
+        assert matched_options(asdict(config.model), **task)["hidden_channels"] > 0
+
+
 @pytest.mark.parametrize("name", ["ns64", "maxwell3d", "maxwell_r12"])
 def test_experiments_take_the_published_network_and_any_other(composed, name):
     config = train_config(composed("train", f"experiment=paper/{name}"))
@@ -84,7 +100,7 @@ def test_a_failed_run_is_told_and_leaves_the_others_alone(tmp_path, capfd):
     runs = [study.Run(tmp_path / "one", ("nonsense=1",), ()), study.Run(tmp_path / "two", (), ())]
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / "metrics.json").write_text("{}")
-    failures = paper.run_all(runs, [], jobs=1)
+    failures = paper.run_all(runs, jobs=1)
     assert failures == [f"one: `cliffsteer train` failed, see {tmp_path / 'one' / 'log.txt'}."]
     assert "2 runs, 1 of them done" in capfd.readouterr().out
     assert "nonsense" in (tmp_path / "one" / "log.txt").read_text()

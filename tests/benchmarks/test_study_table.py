@@ -14,7 +14,7 @@ def write_run(folder, one_step, rollout, weights=1000):
     metrics = {
         "weights": weights,
         "one_step": {"model": fields(one_step), "persistence": still[0]},
-        "rollout": {"model": fields(*rollout), "persistence": still[1]},
+        "rollout": {"model": fields(*rollout), "persistence": still[1], "steps": 2},
         "equivariance": {"relative_error": 1e-15},
         "cost": {"flops": 2.0e6},
         "training": {"seconds": 3.0},
@@ -40,6 +40,27 @@ def test_sizes_are_a_column(tmp_path):
     write_run(tmp_path / "net-n4-seed0", 0.3, (0.3, 0.4))
     lines = markdown(rows(tmp_path, [1])).splitlines()
     assert [line.split(" | ")[:2] for line in lines[2:4]] == [["| net", "4"], ["| net", "16"]]
+
+
+def test_a_rollout_that_diverged_has_no_error_and_stands_last(tmp_path):
+    write_run(tmp_path / "bad-seed0", 0.01, (0.1, None))
+    write_run(tmp_path / "good-seed0", 0.5, (0.1, 0.2))
+    assert [row["network"] for row in rows(tmp_path, [2, 1])] == ["good", "bad", "persistence"]
+    assert markdown(rows(tmp_path, [1, 2])).splitlines()[2] == "| bad | 1 | 1,000 | 2 | 0.010 |  | rounding | 3 |"
+
+
+def test_the_order_is_that_of_means_over_seeds(tmp_path):
+    for name, errors in {"a": (0.1, 0.5), "b": (0.2, 0.2)}.items():
+        for seed, error in enumerate(errors):
+            write_run(tmp_path / f"{name}-seed{seed}", error, (error, error))
+    assert [row["network"] for row in rows(tmp_path, [1])] == ["b", "a", "persistence"]
+
+
+@pytest.mark.parametrize("steps", [[1, 3], [0], [-1]])
+def test_steps_that_no_rollout_has_are_refused(tmp_path, steps):
+    write_run(tmp_path / "net-seed0", 0.1, (0.1, 0.2))
+    with pytest.raises(SystemExit, match="must be from 1 to 2"):
+        rows(tmp_path, steps)
 
 
 def test_an_empty_folder_is_told(tmp_path):

@@ -194,3 +194,16 @@ def test_subjects_have_a_function_and_keys_and_the_kernels_options_exist(capsys)
     options = OmegaConf.create(capsys.readouterr().out).kernel_options
     known = {name for kernel in KERNELS.values() for name in inspect.signature(kernel).parameters}
     assert set(options) <= known
+
+
+def test_the_verdict_counts_the_symmetries_that_the_kernels_can_have():
+    from cliffsteer.commands.symmetry_table import _verdict
+
+    elements = [
+        {"name": name, "missing": "a wall" if name == "shift" else None} for name in ("turn", "mirror", "shift")
+    ]
+    whole = {"cause": "exact", "outside": ["mirror"], "worst": {"symmetries float32": 1e-7}}
+    told = _verdict({"layers": [whole], "elements": elements})
+    assert told.startswith(
+        "The whole keeps every one of the 1 symmetries of its grid and its kernels' group to rounding"
+    )

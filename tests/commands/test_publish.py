@@ -26,6 +26,16 @@ def test_the_folder_holds_all_that_is_needed(here, published):
     assert loaded.training_config["trainer"]["steps"] == 4
 
 
+def test_metrics_of_other_weights_are_not_published(here, capsys):
+    model = Surrogate.from_pretrained(here / "runs/csresnet-0/surrogate")
+    next(model.network.parameters()).add_(1e-3)
+    model.save_pretrained(here / "runs/csresnet-0/surrogate")
+    assert main(["publish", "run=runs/csresnet-0", "out=published"]) == 2
+    shown = capsys.readouterr().err
+    assert "runs/csresnet-0 has other weights than those that were evaluated: `cliffsteer evaluate run=" in shown
+    assert not (here / "published").exists()
+
+
 def test_the_card_says_what_was_measured_and_how(published):
     card, metrics = (published / "README.md").read_text(), Surrogate.from_pretrained(published).metrics
     assert card.startswith("---\nlibrary_name: cliffsteer\n")

@@ -108,10 +108,18 @@ def test_an_option_that_was_left_out_and_has_another_default_by_now_is_told(smal
     assert checkpoint["model"]["norm"] == "group"
     config.trainer.steps = 4
     torch.save(checkpoint | {"model": checkpoint["model"] | {"norm": "layer"}}, last)
-    with pytest.raises(ValueError, match=r"network with `norm` layer, this one has group: give model\.options\.norm"):
-        train(config, tmp_path / "run")
+    for name, other in {"norm": "layer", "padding": "mirror"}.items():
+        now = checkpoint["model"][name]
+        torch.save(checkpoint | {"model": checkpoint["model"] | {name: other}}, last)
+        message = rf"holds a run with `model\.options\.{name}` {other}, this one has {now}: .* the same value"
+        with pytest.raises(ValueError, match=message):
+            train(config, tmp_path / "run")
+    config.model.options["padding"] = "mirror"  # the last sentence's way out
+    train(config, tmp_path / "run")
+    assert torch.load(last, weights_only=True)["global_step"] == 4
     del checkpoint["model"]  # of before it was kept
     torch.save(checkpoint, last)
+    config.model.options.pop("padding")
     train(config, tmp_path / "run")
     assert torch.load(last, weights_only=True)["global_step"] == 4
 

@@ -49,7 +49,9 @@ def test_options_that_do_not_show_in_the_weights_must_agree(small, tmp_path):
 
     before = str(train(config(), tmp_path / "before"))
     other, fine = config(norm="layer"), config(padding="periodic")
-    other.model.weights = fine.model.weights = before
-    with pytest.raises(ValueError, match=r"are of a network with `norm` group, this one has layer: give model.options"):
-        train(other, tmp_path / "run")
+    fine.model.weights = before
+    for source in (before, f"{before}/checkpoints/last.ckpt"):
+        other.model.weights = source
+        with pytest.raises(ValueError, match=r"of a network with `norm` group, this one has layer: give model.options"):
+            train(other, tmp_path / "run")
     train(fine, tmp_path / "run")
