@@ -321,19 +321,6 @@ def test_the_commands_of_a_report_make_it_again(here, capsys):
     assert again == before
 
 
-def test_a_training_that_is_terminated_says_so_and_is_no_success(here):
-    long = [*TINY, "trainer.steps=100000", "trainer.checkpoint_every=2", "trainer.validate_every=50000"]
-    checkpoint, deadline = here / "runs/x/checkpoints/last.ckpt", time.monotonic() + 100
-    with shell("train", "experiment=smoke", "name=x", *long, cwd=here) as process:
-        while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
-    assert err.splitlines()[-1].endswith("Terminated. What is written stays; the same command goes on from there.")
-    assert "Traceback" not in err
-
-
 def test_an_interrupt_at_any_moment_of_the_start_is_one_line(here):
     for seconds in (0.3, 0.8, 2.0):
         with shell("train", "experiment=smoke", "name=x", *TINY, "trainer.steps=100000", cwd=here) as process:
@@ -389,19 +376,22 @@ def test_a_thread_of_tensorboard_that_cannot_write_leaves_the_message_to_us(monk
     assert describe(caught.value)[0].startswith("No space left on the disk")
 
 
-def test_an_interrupt_ends_in_one_line_and_the_run_goes_on_afterwards(here, capsys):
+@pytest.mark.parametrize(
+    ("sent", "code", "line"),
+    [(signal.SIGINT, 130, "cliffsteer: Interrupted."), (signal.SIGTERM, 143, "Terminated.")],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_a_signal_ends_a_training_in_one_line_and_it_goes_on_afterwards(here, capsys, sent, code, line):
     long = [*TINY, "trainer.steps=100000", "trainer.checkpoint_every=2", "trainer.validate_every=50000"]
     checkpoint = here / "runs/x/checkpoints/last.ckpt"
     deadline = time.monotonic() + 100
     with shell("train", "experiment=smoke", "name=x", *long, cwd=here) as process:
         while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert (
-        err.splitlines()[-1] == "cliffsteer: Interrupted. What is written stays; the same command goes on from there."
-    )
+    assert process.returncode == code, err
+    assert err.splitlines()[-1] == f"{line} What is written stays; the same command goes on from there."
     assert "Traceback" not in err
     done = torch.load(checkpoint, weights_only=True)["global_step"]
     assert main(["train", "experiment=smoke", "name=x", *long, f"trainer.steps={done + 2}"]) == 0
