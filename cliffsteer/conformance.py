@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _FACTORS = (1.1, 0.9, 2.0, 0.5, -1.0)
 _FROM_ZERO = (0.1, 0.01, 1e-4, 1.0)
 _NO_CHANGE = 1e-12
+_SMALL = 1e-6
+"""Step of finite differences, relative."""
 
 
 def check_solver(
@@ -31,6 +33,7 @@ def check_solver(
     symmetry: str | Iterable[SignedPermutation] | None = "lattice",
     restores: bool = True,
     roundtrip: float | None = None,
+    differentiable: bool = True,
     changes: Mapping[str, Any] | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     steps: int = 2,
@@ -46,6 +49,7 @@ def check_solver(
     - ``step``: equals ``observe(advance(restore(frames)))``, reads the last frame only, keeps the dtype.
     - Every parameter field changes the output, of its own trajectory only.
     - Symmetries of the grid, with parameters turned along, commute with ``step``.
+    - The gradient of ``step`` in frames and parameters is that of finite differences.
     - Frames with NaN or of a wrong shape and unknown parameters end in a ValueError.
 
     Args:
@@ -56,6 +60,7 @@ def check_solver(
             ValueError; what needs it is left out.
         roundtrip: largest relative error of ``observe(restore(frames))``, where frames are averages of a finer state
             and cannot be restored exactly; default: ``tolerance``.
+        differentiable: False for a solver that computes outside torch, or whose solves give no gradient.
         changes: values of parameter fields to try; the others are scaled by a few factors until one is accepted.
         seeds: at least two, different.
         steps: how many times the initial states are advanced before frames are checked.
@@ -88,7 +93,9 @@ def check_solver(
             return
         check.restore(frames, state.parameters, tolerance if roundtrip is None else roundtrip)
         check.step(frames, state.parameters)
-        check.parameters(frames, state.parameters, dict(changes or {}))
+        accepted = check.parameters(frames, state.parameters, dict(changes or {}))
+        if differentiable:
+            check.gradient(frames, accepted)
         if symmetry is not None:
             check.symmetry(frames, state.parameters, symmetry)
         check.bad_input(frames)
@@ -210,9 +217,15 @@ class _Check:
         self.require(torch.equal(two, found), "`step` of two frames is not that of the last one")
         self._frames("step", self.call("step", frames.float(), parameters), torch.float32)
 
-    def parameters(self, frames: Tensor, parameters: Mapping[str, Tensor], changes: Mapping[str, Any]) -> None:
-        """Every parameter field changes the step of its own trajectory, and of no other."""
-        reference = self.call("step", frames, parameters)
+    def parameters(
+        self, frames: Tensor, parameters: Mapping[str, Tensor], changes: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Every parameter field changes the step of its own trajectory, and of no other.
+
+        Returns:
+            The parameters, with another value of each, which the solver takes, for the first trajectory.
+        """
+        reference, accepted = self.call("step", frames, parameters), dict(parameters)
         for name, value in parameters.items():
             if name in changes:
                 given = torch.as_tensor(changes[name], dtype=torch.float64).expand_as(value[:1])
@@ -226,6 +239,7 @@ class _Check:
                 except ValueError as error:
                     refusal = error
                     continue
+                accepted[name] = torch.cat([other, value[1:]])
                 moved = float((out[0] - reference[0]).norm()) > _NO_CHANGE * float(reference[0].norm())
                 refusal = None
                 apart = self.close(out[1:], reference[1:])
@@ -235,6 +249,45 @@ class _Check:
                 f"every other value of parameter `{name}` is refused ({refusal}): give one in `changes`",
             )
             self.require(moved, f"parameter `{name}` does not change `step`")
+        return accepted
+
+    def gradient(self, frames: Tensor, parameters: Mapping[str, Tensor]) -> None:
+        """The slope of a step of the first trajectory, in a random direction of frames and of each parameter."""
+        generator = torch.Generator().manual_seed(0)
+        point = {"frames": frames[:1], **{name: value[:1] for name, value in parameters.items()}}
+        inside = self.solver.spec.occupied.view(-1, *[1] * self.solver.grid.dim)
+        weights = torch.randn(point["frames"].shape, generator=generator, dtype=torch.float64) * inside
+        size = float(weights.norm() * point["frames"].norm())
+
+        def value(at: Mapping[str, Tensor]) -> Tensor:
+            given = {name: x for name, x in at.items() if name != "frames"}
+            return (self.solver.step(at["frames"], given) * weights).sum()
+
+        with torch.enable_grad():
+            learned = {name: x.clone().requires_grad_() for name, x in point.items()}
+            out = self._differentiated(value, learned)
+        for (name, x), found in zip(point.items(), out, strict=True):
+            direction = torch.randn(x.shape, generator=generator, dtype=torch.float64) * (x.square().mean().sqrt() or 1)
+            direction = direction * inside if name == "frames" else direction
+            try:
+                up, down = (float(value({**point, name: x + h * direction})) for h in (_SMALL, -_SMALL))
+            except ValueError:  # a parameter of certain values, such as whole waves
+                continue
+            slope, true = float((found * direction).sum()), (up - down) / (2 * _SMALL)
+            self.require(
+                abs(slope - true) <= 1e-4 * abs(true) + 1e-8 * size,
+                f"the gradient of `step` in `{name}` gives a slope of {slope:.6g}, finite differences {true:.6g};"
+                " with differentiable=False it is not checked",
+            )
+
+    def _differentiated(self, value: Callable[..., Tensor], at: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        try:
+            found = torch.autograd.grad(value(at), list(at.values()), allow_unused=True)
+        except RuntimeError as error:
+            raise AssertionError(
+                f"solver {self.name!r}: `step` has no gradient ({error}); with differentiable=False none is asked for."
+            ) from error
+        return [torch.zeros_like(x) if g is None else g for g, x in zip(found, at.values(), strict=True)]
 
     def symmetry(
         self, frames: Tensor, parameters: Mapping[str, Tensor], group: str | Iterable[SignedPermutation]

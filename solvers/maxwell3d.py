@@ -123,14 +123,12 @@ class Maxwell3d(Solver):
         if not len(electric):
             return state
         rows = torch.cat([state.parameters[name] for name in ("permittivity", "permeability", "conductivity")], 1)
-        alike = bool((rows == rows[0]).all())
-        turn = _turn(
-            self.grid.shape,
-            self.grid.spacing,
-            self.dt,
-            tuple(tuple(row) for row in (rows[:1] if alike else rows).tolist()),
-            str(electric.device),
-        )
+        here = (self.grid.shape, self.grid.spacing, self.dt)
+        if torch.is_grad_enabled() and rows.requires_grad:  # part of a graph that is used once
+            turn = _turn(*here, rows)
+        else:
+            alike = bool((rows == rows[0]).all())
+            turn = _kept_turn(*here, tuple(map(tuple, (rows[:1] if alike else rows).tolist())), str(electric.device))
         keep_electric, keep_magnetic, to_electric, to_magnetic = turn
         turned = {
             "electric": _contract(to_electric, magnetic, keep_electric * electric),
@@ -263,26 +261,37 @@ def _unit_vectors(shape: tuple[int, ...], spacing: tuple[float, ...], device: st
 
 
 @lru_cache(maxsize=2)
-def _turn(
+def _kept_turn(
     shape: tuple[int, ...],
     spacing: tuple[float, ...],
     dt: float,
     media: tuple[tuple[float, float, float], ...],
     device: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What E and G keep, shape (medium, 1, 1, *k), and what they get of each other, (dim, medium, 1, *k)."""
-    k = _wave_vectors(shape, spacing, device)
-    eps, mu, sigma = torch.tensor(media, dtype=torch.float64, device=device).view(-1, 3, *[1] * len(shape)).unbind(1)
+    return _turn(shape, spacing, dt, torch.tensor(media, dtype=torch.float64, device=device))
+
+
+def _turn(
+    shape: tuple[int, ...], spacing: tuple[float, ...], dt: float, media: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What E and G keep, shape (medium, 1, 1, *k), and what they get of each other, (dim, medium, 1, *k).
+
+    Args:
+        shape: of the grid.
+        spacing: of the grid.
+        dt: the time step.
+        media: ε, μ and σ, shape (medium, 3).
+    """
+    k = _wave_vectors(shape, spacing, str(media.device))
+    eps, mu, sigma = media.view(-1, 3, *[1] * len(shape)).unbind(1)
     kappa, alpha = k.square().sum(0) / (eps * mu), IMPEDANCE * sigma / (2 * eps)
-    omega = (kappa - alpha.square()).abs().sqrt()
-    safe = torch.where(omega > 0, omega, 1.0)
+    omega = (kappa - alpha.square()).abs().clamp_min(1e-300).sqrt()  # at zero the root would have no derivative
     slow = torch.exp(-dt * kappa / (omega + alpha).clamp_min(1e-300))  # exp((ω − α)t), without cancellation
     fast = torch.expm1(-2 * dt * omega)
     damped = torch.exp(-alpha * dt)
     swings = kappa > alpha.square()
     cosine = torch.where(swings, damped * torch.cos(omega * dt), slow * (1 + fast / 2))
-    sine = torch.where(swings, damped * torch.sin(omega * dt), -slow * fast / 2) / safe
-    sine = torch.where(omega > 0, sine, dt * damped)
+    sine = torch.where(swings, damped * torch.sin(omega * dt), -slow * fast / 2) / omega
     keep_electric, keep_magnetic = (cosine + sign * alpha * sine for sign in (-1, 1))
     to_electric, to_magnetic = -sine / (eps * mu) * k[:, None], -sine * k[:, None]
     return keep_electric[:, None, None], keep_magnetic[:, None, None], to_electric[:, :, None], to_magnetic[:, :, None]

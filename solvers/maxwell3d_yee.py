@@ -337,12 +337,14 @@ class Maxwell3dYee(Solver):
         eps, mu, sigma = self._media_of(state)
         if len(mu):  # no edge has less than the least of its cells
             cells = state.values["permittivity"] if self.inclusions.count else eps[0]
-            self.check_step(float((cells.flatten(1).amin(1) * mu.flatten()).min()))
+            self.check_step(float((cells.flatten(1).amin(1) * mu.flatten()).min().detach()))
         return eps, mu, sigma
 
 
 def _copies(fields: Sequence[Tensor]) -> list[Tensor]:
-    """Copies that share one piece of memory: cheaper to get from the system than several."""
+    """Copies; without a gradient in one piece of memory, which is cheaper to get from the system than several."""
+    if torch.is_grad_enabled() and any(field.requires_grad for field in fields):
+        return [field.clone() for field in fields]
     whole = torch.cat([field.flatten() for field in fields])
     parts = whole.split([field.numel() for field in fields])
     return [part.view(field.shape) for part, field in zip(parts, fields, strict=True)]

@@ -177,7 +177,8 @@ class YeeGrid:
         divisors: Sequence[Tensor] | None = None,
     ) -> None:
         """Add to each tensor of ``out`` the differences of its circuit, (field, axis, sign), a few planes at a time."""
-        if isinstance(factor, Tensor) and bool((factor == factor[:1]).all()):
+        learned = isinstance(factor, Tensor) and factor.requires_grad
+        if isinstance(factor, Tensor) and not learned and bool((factor == factor[:1]).all()):
             factor = float(factor[0]) if len(factor) else 1.0
         direct = divisors is None and not isinstance(factor, Tensor)
         for rows, planes in self._parts(len(out[0])):

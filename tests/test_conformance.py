@@ -21,9 +21,12 @@ CASES = {
     "maxwell_charges": [({"resolution": 4, "block": 4}, {"restores": False, "seeds": (0, 1), "steps": 1})],
     "maxwell_spacetime": [({"resolution": 6}, {"restores": False})],
     "maxwell2d": [({"resolution": 8}, {"restores": False})],
-    "maxwell3d": [({"resolution": 6}, {})],
+    "maxwell3d": [({"resolution": 6}, {}), ({"resolution": 6, "conductivity": 0.1, "dt": 0.5}, {})],
     "maxwell3d_pdearena": [({"resolution": 4}, {"roundtrip": 0.2})],  # frames are averages of 2³ cells
-    "maxwell3d_yee": [({"resolution": 6}, {})],
+    "maxwell3d_yee": [
+        ({"resolution": 6}, {}),
+        ({"resolution": 6, "conductivity": 0.1, "boundary": "conductor", "inclusions": {"balls": 1}}, {}),
+    ],
     "shallow_water": [
         ({"resolution": 16, "scale": 3e6}, {}),
         ({"resolution": 12, "scale": 4e6, "coriolis_range": (-1e-4, 1e-4), "gravity_range": (5, 10)}, {}),
@@ -32,15 +35,23 @@ CASES = {
         ({"resolution": 12}, {}),
         ({"resolution": 6, "dim": 3, "buoyancy_range": (0.1, 0.5), "viscosity_range": (0, 0.01)}, {}),
     ],
-    "smoke_phiflow": [({"resolution": 6}, {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1})],
+    "smoke_phiflow": [
+        ({"resolution": 6}, {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "differentiable": False}),
+    ],
     "smoke_scene": [
         (
             {"resolution": 6, "boundary": ("slip", ("no_slip", "open")), "obstacle_radius": 7.0},
-            {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "symmetry": [SignedPermutation((0, 1), (-1, 1))]},
+            {
+                "tolerance": 1e-7,
+                "seeds": (0, 1),
+                "steps": 1,
+                "differentiable": False,
+                "symmetry": [SignedPermutation((0, 1), (-1, 1))],
+            },
         ),
         (
             {"resolution": 6, "dim": 3, "obstacle_radius_range": (6, 8)},
-            {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "symmetry": GENERATORS},
+            {"tolerance": 1e-7, "seeds": (0, 1), "steps": 1, "differentiable": False, "symmetry": GENERATORS},
         ),
     ],
     "turbulence": [

@@ -303,3 +303,17 @@ class Careless(Spin):
     def read_parameters(self, parameters, batch, device=None):
         known = {name: value for name, value in (parameters or {}).items() if name in ("decay", "spin")}
         return super().read_parameters(known, batch, device)
+
+
+@broken("the gradient of `step` in `decay` gives a slope of 0, finite differences ")
+class Constant(Spin):
+    def advance(self, state):
+        decay = state.parameters["decay"].detach()
+        return super().advance(State(state.values, {**state.parameters, "decay": decay}))
+
+
+@broken("`step` has no gradient ")
+class Severed(Spin):
+    def advance(self, state):
+        turned = super().advance(state)
+        return State({name: value.detach() for name, value in turned.values.items()}, turned.parameters)
