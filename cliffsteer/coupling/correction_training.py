@@ -20,6 +20,9 @@ from cliffsteer.training.optimizers import create_optimizer, learning_rate_facto
 
 logger = logging.getLogger(__name__)
 
+NEGLIGIBLE = 1e-6
+"""What a correction may change of a field that the solver gets right, such as a medium that stays, over its scale."""
+
 
 @dataclass
 class CorrectionConfig:
@@ -55,7 +58,7 @@ def correction_scales(solver: Stepper, windows: Dataset, batch_size: int = 16) -
         batch_size: windows looked at together.
 
     Raises:
-        ValueError: a solver without error in some field, which leaves nothing to correct.
+        ValueError: a solver without error, which leaves nothing to correct.
     """
     spec = solver.spec
     squares = {name: torch.zeros(3, dtype=torch.float64) for name in [f.name for f in spec.dynamic]}
@@ -72,11 +75,13 @@ def correction_scales(solver: Stepper, windows: Dataset, batch_size: int = 16) -
     scales, means, errors = {}, {}, {}
     for f in spec.dynamic:
         mean, square, wrong = (squares[f.name] / count).tolist()
-        if not wrong > 1e-20 * square:  # rounding
-            raise ValueError(f"`solver` makes no error in {f.name!r} on these windows: there is nothing to correct.")
         means |= {f.name: mean} if f.grade == 0 else {}
         variance = square - (mean**2 if f.grade == 0 else 0.0)
-        scales[f.name], errors[f.name] = max(variance, 1e-12 * square) ** 0.5, wrong**0.5
+        scales[f.name] = max(variance, 1e-12 * square) ** 0.5
+        errors[f.name] = wrong**0.5 if wrong > 1e-13 * square else 0.0  # rounding of single precision
+    if not any(errors.values()):
+        raise ValueError("`solver` makes no error on these windows: there is nothing to correct.")
+    errors = {name: error or NEGLIGIBLE * scales[name] for name, error in errors.items()}
     sizes = spec.unpack_parameters((moduli / count)[None])
     parameters = {name: float(value.sum().sqrt()) or 1.0 for name, value in sizes.items()}
     return Normalization(spec, scales, means, errors, parameters)
@@ -95,7 +100,7 @@ def create_correction(
         batch_size: windows looked at together.
 
     Raises:
-        ValueError: a solver without error in some field, which leaves nothing to correct.
+        ValueError: a solver without error, which leaves nothing to correct.
     """
     normalization = correction_scales(solver, windows, batch_size)
     return Surrogate.create(model, solver.spec, solver.grid, solver.dt, history, 1, normalization, "delta")

@@ -112,10 +112,23 @@ def test_checkpointing_changes_nothing_but_memory(coarse, data):
     assert train(True) == pytest.approx(train(False), rel=1e-5)
 
 
+def test_a_field_that_the_solver_gets_right_is_left_alone():
+    solver = create("maxwell3d_yee", resolution=4, inclusions={"balls": 1}, dt=0.1)
+    frames = solver.observe(solver.initial([0, 1]))
+    truth = solver.step(frames)
+    truth[:, :, 1:] *= 1.1  # the permittivity is the scalar
+    packed = solver.spec.pack_parameters(solver.initial([0, 1]).parameters, 2)
+    windows = [{"history": x, "future": y, "parameters": p} for x, y, p in zip(frames, truth, packed, strict=True)]
+    correction = create_correction({**MODEL, "hidden_channels": 4}, solver, windows)
+    out = Correct(solver, correction.double()).step(frames)
+    assert torch.allclose(out[:, :, 0], frames[:, :, 0], rtol=1e-4)
+    assert not torch.allclose(out[:, :, 1:], truth[:, :, 1:] / 1.1, rtol=1e-2)
+
+
 def test_what_cannot_be_trained_is_refused(coarse, data):
     starts = [w["history"].double() for w in data[0][:2]]
     own = [{**data[0][0], "history": x, "future": coarse.step(x[None])[0]} for x in starts]
-    with pytest.raises(ValueError, match="`solver` makes no error in 'density'"):
+    with pytest.raises(ValueError, match="`solver` makes no error on these windows"):
         create_correction(MODEL, coarse, own)
     coupling = Correct(coarse, create_correction(MODEL, coarse, data[0]))
     with pytest.raises(ValueError, match=r"`windows` hold 3 frames of future: 1 before and `unroll` \(=9\) after"):
