@@ -141,10 +141,9 @@ def native_recipe(
 
 def scaled_substeps(trajectories: TrajectoryDataset, resolution: int) -> int | None:
     """Substeps with the Courant number of a dataset's solver at another resolution; None where it has no substeps."""
-    solver = native_solver(trajectories, resolution)
-    substeps = getattr(solver, "substeps", None)
-    ratio = solver.grid.shape[-1] / trajectories.grid.shape[-1]
-    return None if substeps is None else max(1, math.ceil(substeps * ratio - 1e-9))
+    own = trajectories.grid.shape[-1]
+    substeps = getattr(native_solver(trajectories, own), "substeps", None)
+    return None if substeps is None else max(1, math.ceil(substeps * resolution / own - 1e-9))
 
 
 def stable(trajectories: TrajectoryDataset, resolution: int, use: Callable[[Solver], Found]) -> Found:

@@ -67,6 +67,13 @@ def test_a_solver_takes_as_few_substeps_as_are_stable(here):
     assert tried[-1] == (8, 8)
 
 
+def test_a_solver_that_refuses_too_few_substeps_is_run_on_more_cells(here):
+    options = ["solver.resolution=4", "solver.dt=0.25", "solver.substeps=2", "n=3", "frames=2", "progress=false"]
+    assert main(["generate", "solver=maxwell3d_yee", *options, "out=data/yee"]) == 0
+    data = TrajectoryDataset("data/yee", "train")
+    assert [stable(data, cells, lambda solver: solver.substeps) for cells in (4, 6, 8)] == [2, 3, 4]
+
+
 def test_the_native_solver_is_at_its_best_settings(here):
     words = ["couplings=[replace]", "steps=2", "trajectories=1", "repeats=2"]
     assert main(["tradeoff", "run=runs/plain", *words]) == 0
