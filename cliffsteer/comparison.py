@@ -57,12 +57,16 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Put runs that differ in their seed only into one group, in the order of the first of each.
 
     Raises:
-        ValueError: no runs, or runs that were evaluated on different data or in different ways.
+        ValueError: no runs, runs that were evaluated on different data or in different ways, or a seed twice.
     """
-    _check(runs)
+    if not runs:
+        raise ValueError("`runs` is empty: a comparison needs at least one evaluated run.")
+    require_alike([(run.name, run.metrics) for run in runs])
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(_key(run), []).append(run)
+    for members in found.values():
+        _require_different_seeds(members)
     labels = _unique([_label(members) for members in found.values()])
     series: dict[str, str] = {}
     for label, members in zip(labels, found.values(), strict=True):
@@ -73,6 +77,26 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         Group(label, tuple(members), names[_key(members[0], *_DATA)])
         for label, members in zip(labels, found.values(), strict=True)
     ]
+
+
+def require_alike(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Raise a ValueError when runs, names and metrics, were evaluated on different data or in different ways."""
+    first, reference = runs[0]
+    for name, one in runs:
+        if "settings" not in one:
+            raise ValueError(f"{name} was evaluated by an older cliffsteer: `cliffsteer evaluate` it again.")
+        for what, mine, theirs in zip(_TOLD, _told(one), _told(reference), strict=True):
+            if mine != theirs:
+                raise ValueError(
+                    f"{name} was evaluated with {what} {mine}, {first} with {theirs}: evaluate all runs alike."
+                )
+    turned: dict[str, str] = {}  # may be left out
+    for name, one in runs:
+        turned.setdefault(one["settings"].get("rotated", "none"), name)
+    turned.pop("none", None)
+    if len(turned) > 1:
+        told = ", ".join(f"{name} with rotated {which}" for which, name in turned.items())
+        raise ValueError(f"Runs were turned in different ways ({told}): evaluate all runs alike.")
 
 
 def weights(metrics: Mapping[str, Any]) -> float | None:
@@ -163,18 +187,15 @@ def coarse_solvers(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[st
 # ----------------------------------------------------------------------------------------------------- private
 
 
-def _check(runs: Sequence[Run]) -> None:
-    if not runs:
-        raise ValueError("`runs` is empty: a comparison needs at least one evaluated run.")
-    first = runs[0]
+def _require_different_seeds(runs: Sequence[Run]) -> None:
+    names: dict[Any, str] = {}
     for run in runs:
-        if "settings" not in run.metrics:
-            raise ValueError(f"{run.name} was evaluated by an older cliffsteer: `cliffsteer evaluate` it again.")
-        for name, mine, theirs in zip(_TOLD, _told(run.metrics), _told(first.metrics), strict=True):
-            if mine != theirs:
-                raise ValueError(
-                    f"{run.name} was evaluated with {name} {mine}, {first.name} with {theirs}: evaluate all runs alike."
-                )
+        seed = (run.config or {}).get("trainer", {}).get("seed")
+        if seed is not None and (other := names.setdefault(seed, run.name)) != run.name:
+            raise ValueError(
+                f"{other} and {run.name} are one training with one seed ({seed}), which counts once in a mean over"
+                " seeds: give one of them."
+            )
 
 
 _DATA = ("root", "trajectories")

@@ -245,7 +245,8 @@ def differences(
 ) -> list[tuple[str, float | None, float | None]]:
     """The numbers in which two results of `evaluate` differ.
 
-    Those of "cost", "training", "boosted" and "coarse" are left out.
+    Those of "cost", "training", "boosted" and "coarse" are left out, and so are the sizes of splits: what is in one of
+    them does not depend on the others.
 
     Args:
         before: a result, perhaps read from JSON.
@@ -258,6 +259,7 @@ def differences(
     old, new = (dict(_numbers(json_ready(result))) for result in (before, now))
     names = [name for name in old | new if name.partition(".")[0] not in ("cost", "training", "boosted")]
     names = [name for name in names if name.split(".")[1:2] != ["coarse"]]
+    names = [name for name in names if not name.startswith(("dataset.recipe.splits.", "dataset.recipe.batch"))]
     found = [(name, old.get(name), new.get(name)) for name in names]
     return [entry for entry in found if not _close(*entry[1:], tolerance)]
 

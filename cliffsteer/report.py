@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cliffsteer import __version__, plotting
-from cliffsteer.comparison import coarse_solvers, frame_seconds
+from cliffsteer.comparison import coarse_solvers, frame_seconds, require_alike
 from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.grid import require_same_grid
 from cliffsteer.report_tables import metric_tables
@@ -151,21 +151,11 @@ def versions() -> dict[str, str]:
 def _check(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> None:
     if not entries:
         raise ValueError("`entries` is empty: a report needs at least one evaluated run.")
-    first = entries[0].metrics
+    require_alike([(entry.name, entry.metrics) for entry in entries])
     for entry in entries:
         if entry.surrogate.spec != trajectories.spec:
             raise ValueError(f"{entry.name} is for {entry.surrogate.spec}, but the data hold {trajectories.spec}.")
         require_same_grid(entry.name, entry.surrogate.grid, trajectories.grid)
-        for key in ("split", "trajectories", "windows", "history"):
-            if entry.metrics["dataset"][key] != first["dataset"][key]:
-                raise ValueError(
-                    f"{entry.name} was evaluated with {key} {entry.metrics['dataset'][key]}, {entries[0].name} with"
-                    f" {first['dataset'][key]}: evaluate all runs alike."
-                )
-        if entry.metrics.get("rollout", {}).get("steps") != first.get("rollout", {}).get("steps"):
-            raise ValueError(
-                f"{entry.name} and {entries[0].name} were evaluated over different `steps`: evaluate all alike."
-            )
 
 
 def _facts(entries: Sequence[Entry], trajectories: TrajectoryDataset) -> dict[str, str]:

@@ -328,8 +328,17 @@ class Surrogate(nn.Module):
 
 def weights_checksum(surrogate: Surrogate) -> str:
     """Hexadecimal sha256 of the names and values of a surrogate's weights, whatever their device and precision."""
+    return _checksum(surrogate.state_dict())
+
+
+def saved_checksum(folder: str | Path) -> str:
+    """`weights_checksum` of the surrogate that is saved in a folder, which is not made."""
+    return _checksum(_read_weights(Path(folder) / _WEIGHTS))
+
+
+def _checksum(weights: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(surrogate.state_dict().items()):
+    for name, value in sorted(weights.items()):
         digest.update(name.encode())
         exact = value.detach().cpu().to(torch.float64 if value.is_floating_point() else value.dtype)
         digest.update(exact.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -386,16 +395,20 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _load_weights(surrogate: Surrogate, path: Path, checksum: str | None) -> None:
+def _read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if checksum is not None and sha256(path) != checksum:
-        raise ValueError(f"`{path}` is damaged or cut short: it differs from its checksum in {_CONFIG}.")
     try:
-        weights = load_file(path)
+        return load_file(path)
     except SafetensorError as error:
         raise ValueError(f"`{path}` is damaged or cut short: {error}.") from error
+
+
+def _load_weights(surrogate: Surrogate, path: Path, checksum: str | None) -> None:
+    if checksum is not None and sha256(path) != checksum:
+        raise ValueError(f"`{path}` is damaged or cut short: it differs from its checksum in {_CONFIG}.")
+    weights = _read_weights(path)
     expected = surrogate.state_dict()
     wrong = sorted(weights.keys() ^ expected.keys()) or sorted(
         name for name, value in weights.items() if value.shape != expected[name].shape

@@ -92,6 +92,11 @@ def test_labels_are_unique_and_runs_without_a_config_stand_alone():
     assert [g.label for g in group_runs(same)] == ["x", "x (2)", "x (3)"]
 
 
+def test_a_seed_counts_once():
+    with pytest.raises(ValueError, match=r"cs-seed=1 and copy are one training with one seed \(1\)"):
+        group_runs([*RUNS, run("copy", 0.2, 1, trainer={"devices": 2})])
+
+
 def test_runs_that_were_evaluated_differently_are_refused():
     for change, message in (
         (
@@ -107,6 +112,12 @@ def test_runs_that_were_evaluated_differently_are_refused():
     seed = RUNS[0].metrics | {"dataset": data | {"recipe": data["recipe"] | {"seed": 1}}}
     with pytest.raises(ValueError, match="evaluated with recipe"):
         group_runs([RUNS[0], Run("other", seed, RUNS[0].model)])
+    turned = {
+        key: RUNS[0].metrics | {"settings": RUNS[0].metrics["settings"] | {"rotated": key}} for key in ("all", "none")
+    }
+    group_runs([RUNS[0], Run("not turned", turned["none"], RUNS[0].model)])
+    with pytest.raises(ValueError, match=r"different ways \(cs-seed=0 with rotated one, other with rotated all\)"):
+        group_runs([RUNS[0], Run("other", turned["all"], RUNS[0].model)])
     old = {key: value for key, value in RUNS[0].metrics.items() if key != "settings"}
     with pytest.raises(ValueError, match="older cliffsteer"):
         group_runs([Run("old", old, RUNS[0].model)])

@@ -126,9 +126,11 @@ def test_a_diverged_rollout_says_so(entries, trajectories, tmp_path):
 
 def test_runs_that_were_evaluated_differently_are_refused(entries, trajectories, tmp_path):
     first, second = entries
+    data = second.metrics["dataset"]
     for change, message in (
         ({"dataset": second.metrics["dataset"] | {"windows": 3}}, "with windows 3"),
-        ({"rollout": second.metrics["rollout"] | {"steps": 2}}, "different `steps`"),
+        ({"settings": second.metrics["settings"] | {"rollout_steps": 2}}, "with settings .*'rollout_steps': 2"),
+        ({"dataset": data | {"recipe": data["recipe"] | {"seed": 99}}}, "with recipe .*'seed': 99"),
     ):
         other = Entry("other", second.surrogate, second.metrics | change)
         with pytest.raises(ValueError, match=message):

@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.folders import output_folder
 from cliffsteer.commands.runs import load_surrogate, read_metrics
-from cliffsteer.surrogate import weights_checksum
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +25,6 @@ def run(config: DictConfig) -> None:
     surrogate, metrics = load_surrogate(config.run, "cpu"), read_metrics(config.run)
     if "settings" not in metrics:
         raise UsageError(f"{config.run} was evaluated by an older cliffsteer: `cliffsteer evaluate run={config.run}`.")
-    if metrics.get("weights_sha256") not in (None, weights_checksum(surrogate)):
-        raise UsageError(
-            f"{config.run} has other weights than those that were evaluated: `cliffsteer evaluate run={config.run}`"
-            " measures them."
-        )
     out = output_folder(config)
     if out.resolve() == Path(config.run).resolve():
         raise UsageError(f"`out` (={out}) is the run itself: give another folder.")

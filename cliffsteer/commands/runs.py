@@ -14,7 +14,7 @@ from cliffsteer.grid import Grid
 from cliffsteer.report import Entry
 from cliffsteer.report_rollouts import read_rollouts
 from cliffsteer.stepper import Stepper
-from cliffsteer.surrogate import Surrogate, read_config
+from cliffsteer.surrogate import Surrogate, read_config, saved_checksum
 
 
 def surrogate_folder(run: str | Path) -> Path:
@@ -125,15 +125,20 @@ def read_metrics(run: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: the run was not evaluated.
-        ValueError: the file is damaged.
+        ValueError: the file is damaged, or the run was trained on since.
     """
     path = Path(run) / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: `cliffsteer evaluate run={run}` makes it.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        metrics = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): `cliffsteer evaluate run={run}` makes it again.") from error
+    if metrics.get("weights_sha256") not in (None, saved_checksum(surrogate_folder(run))):
+        raise ValueError(
+            f"{run} has other weights than those that were evaluated: `cliffsteer evaluate run={run}` measures them."
+        )
+    return metrics
 
 
 def read_entry(run: str | Path) -> Entry:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
 from cliffsteer.storage import replacing_file
@@ -54,7 +55,12 @@ class Checkpoints(Callback):
         loss = float(trainer.callback_metrics["valid/loss"])
         better = loss < self.best
         self.best = min(self.best, loss)
-        written = trainer.state.fn != "fit" or self._write(trainer, module)
+        if trainer.state.fn == "fit":
+            written = self._write(trainer, module)
+        else:  # after the last step, which has written
+            written = True
+            if better and trainer.is_global_zero:
+                self._amend()
         if better and written and trainer.is_global_zero:
             with replacing_file(self.folder / "best.ckpt") as path:
                 shutil.copyfile(self.folder / "last.ckpt", path)
@@ -67,6 +73,13 @@ class Checkpoints(Callback):
         with replacing_file(target) if trainer.is_global_zero else contextlib.nullcontext(target) as path:
             trainer.save_checkpoint(path)
         return True
+
+    def _amend(self) -> None:
+        """Tell `last.ckpt` the best loss, which was measured after it was written."""
+        checkpoint = torch.load(self.folder / "last.ckpt", map_location="cpu", weights_only=True)
+        checkpoint["callbacks"][self.state_key] = self.state_dict()
+        with replacing_file(self.folder / "last.ckpt") as path:
+            torch.save(checkpoint, path)
 
 
 class ProgressBar(Callback):

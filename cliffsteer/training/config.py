@@ -277,6 +277,8 @@ class TrainConfig:
                     raise ValueError(f"`{part}.{name}` (={value}) must be at least {lowest}.")
                 if math.isinf(value):
                     raise ValueError(f"`{part}.{name}` (={value}) must be a finite number.")
+        if not abs(self.trainer.seed) < 2**63:
+            raise ValueError(f"`trainer.seed` (={self.trainer.seed}) must lie between -2^63 and 2^63.")
         for name, value, known in (
             ("prediction", self.prediction, ("delta", "state")),
             ("model.match", self.model.match, ("none", "params", "flops")),

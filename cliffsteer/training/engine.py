@@ -27,7 +27,7 @@ from cliffsteer.training.config import MANNER, TrainConfig, TrainerConfig
 from cliffsteer.training.data import WindowData, readers
 from cliffsteer.training.examples import Examples
 from cliffsteer.training.guard import DivergenceError
-from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, system
+from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, fingerprint, system
 from cliffsteer.training.monitor import Monitor
 from cliffsteer.training.parallel import create_strategy
 from cliffsteer.training.weights import load_weights, other_option
@@ -35,9 +35,7 @@ from cliffsteer.training.weights import load_weights, other_option
 TERMINATED = 128 + signal.SIGTERM
 """Exit code after that signal."""
 
-MAY_CHANGE = {"data.root", "model.weights", "trainer.steps"} | {
-    f"{part}.{name}" for part, names in MANNER.items() for name in names
-}
+MAY_CHANGE = {"data.root", "trainer.steps"} | {f"{part}.{name}" for part, names in MANNER.items() for name in names}
 """What a run that goes on from a checkpoint may change; anything else would make it another run."""
 
 logger = logging.getLogger(__name__)
@@ -80,6 +78,11 @@ def train(
     if done >= config.trainer.steps and (out / "surrogate" / "config.json").is_file():
         logger.info("%s is trained already (%d steps)", out, done)
         return out
+    if done > config.trainer.steps:
+        raise ValueError(
+            f"`trainer.steps` (={config.trainer.steps}): {out} has done {done} already; give as many or more, or"
+            " another folder."
+        )
     joined = torch.distributed.is_available() and torch.distributed.is_initialized()
     with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.trainer.seed)
@@ -117,10 +120,20 @@ def _assemble(
             f"`data.root` (={data.root}) holds other fields, another grid or time step than the data that this run was"
             " trained on so far: give that dataset, or another folder for the run."
         )
+    if before is not None and before["data"] not in (None, fingerprint(trajectories)):
+        raise ValueError(
+            f"`data.root` (={data.root}) holds other trajectories than this run was trained on so far: give that"
+            " dataset, or another folder for the run."
+        )
     held_out = TrajectoryDataset(data.root, "valid")
     _check_length(config, trajectories.n_frames)
     windows = WindowDataset(trajectories, data.history, data.future * config.loss.unroll, data.stride)
     valid = WindowDataset(held_out, data.history, data.future, data.valid_stride)
+    if len(valid) < (processes := settings.devices * settings.nodes):
+        raise ValueError(
+            f"`trainer.devices` × `trainer.nodes` (={processes}) are more than the {len(valid)} windows to validate on:"
+            " take fewer, a smaller `data.valid_stride` or more trajectories."
+        )
     if before is None:
         normalization = compute_statistics(trajectories)
     else:
@@ -140,7 +153,7 @@ def _assemble(
     _try_out(surrogate)
     if before is None and config.model.weights:
         load_weights(surrogate, config.model.weights)
-    module = SurrogateModule(surrogate, config)
+    module = SurrogateModule(surrogate, config, fingerprint(trajectories))
     if before is not None:
         _check_network(module, before, last)
     rollouts = None
@@ -298,7 +311,7 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
         version = checkpoint.get("format_version")
         if version == CHECKPOINT_VERSION:
             checkpoint["optimizer_states"], checkpoint["lr_schedulers"], checkpoint["loops"]  # Lightning needs them
-            settings = {key: checkpoint[key] for key in _TAKEN_UP} | {"model": checkpoint.get("model")}
+            settings = {key: checkpoint[key] for key in _TAKEN_UP} | {key: checkpoint.get(key) for key in _NEWER}
     except (RuntimeError, OSError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"`{last}` is damaged or no checkpoint of a training: remove it to start again"
@@ -316,13 +329,19 @@ def _taken_up(last: Path, config: TrainConfig, resume: bool) -> dict[str, Any] |
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name) and name not in later:
             raise ValueError(
-                f"`out` (={last.parents[1]}) holds a run with `{name}` {before.get(name)}, this one has"
-                f" {now.get(name)}: give another folder, or go on with the same value."
+                f"`out` (={last.parents[1]}) holds a run with `{name}` {_shown(before.get(name))}, this one has"
+                f" {_shown(now.get(name))}: give another folder, or go on with the same value."
             )
     return settings
 
 
+def _shown(value: Any) -> Any:
+    return "none" if value in ("", None) else value
+
+
 _TAKEN_UP = ("global_step", "train_config", "normalization", "system", "state_dict")
+_NEWER = ("model", "data")
+"""What checkpoints of before did not have."""
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from cliffsteer.datasets import TrajectoryDataset
 from cliffsteer.fields import FieldSpec
 from cliffsteer.grid import Grid
 from cliffsteer.metrics import FieldErrors
@@ -34,7 +37,7 @@ from cliffsteer.training.wrapping import checkpoint_blocks, keep_full_precision,
 CHECKPOINT_VERSION = 1
 """Of what a checkpoint holds; it grows when a checkpoint of before can no longer be taken up."""
 
-__all__ = ["CHECKPOINT_VERSION", "DivergenceError", "SurrogateModule", "system"]
+__all__ = ["CHECKPOINT_VERSION", "DivergenceError", "SurrogateModule", "fingerprint", "system"]
 
 
 class SurrogateModule(LightningModule):
@@ -43,6 +46,7 @@ class SurrogateModule(LightningModule):
     Args:
         surrogate: what is trained.
         config: the run; of ``data`` what changes windows, and ``loss``, ``optimizer``, ``schedule``, ``trainer``.
+        data: `fingerprint` of what it is trained on, for its checkpoints.
 
     Attributes:
         average: the running average of the weights that is validated and kept; the surrogate itself when it is off.
@@ -54,9 +58,9 @@ class SurrogateModule(LightningModule):
         ValueError: options that do not fit the surrogate.
     """
 
-    def __init__(self, surrogate: Surrogate, config: TrainConfig):
+    def __init__(self, surrogate: Surrogate, config: TrainConfig, data: str | None = None):
         super().__init__()
-        self.config, settings = config, config.trainer
+        self.config, self.data, settings = config, data, config.trainer
         self.surrogate = surrogate
         if settings.precision.endswith("mixed"):
             keep_full_precision(surrogate.network)
@@ -240,6 +244,7 @@ class SurrogateModule(LightningModule):
         checkpoint["train_config"] = self.config.to_dict()
         checkpoint["normalization"] = self.surrogate.normalization.to_dict()
         checkpoint["system"] = system(self.surrogate)
+        checkpoint["data"] = self.data
         checkpoint["model"] = kept_model(self.surrogate.model)
         checkpoint["guard"] = self.guard.state_dict()
 
@@ -266,6 +271,13 @@ class SharedSymmetries(RandomSymmetries):
     def choice(self, step: int, windows: int, part: int = 0) -> Tensor:
         """Which symmetry each window of a part gets, as positions in ``elements``."""
         return super().choice(step, windows * self.parts)[part :: self.parts]
+
+
+def fingerprint(trajectories: TrajectoryDataset) -> str:
+    """Hexadecimal sha256 of the trajectories of a split, by the checksums of the shards that they are read from."""
+    shards = trajectories.manifest.shards[trajectories.split]
+    told = [[entry.sha256, *entry.trajectories] for entry in shards]
+    return hashlib.sha256(json.dumps([told, trajectories.n_trajectories]).encode()).hexdigest()
 
 
 def system(data: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cliffsteer import Surrogate
 from cliffsteer.cli import main
 
 
@@ -32,6 +33,20 @@ def test_runs_may_be_a_key_and_paths_may_hold_equals_signs(here, capsys):
     assert main(["compare", "runs=[runs/csresnet-1]", "out=compared"]) == 0
     assert "| csresnet-1 | 1 |" in capsys.readouterr().out
     assert (here / "compared/table.md").is_file()
+
+
+def test_metrics_of_other_weights_are_not_compared(here, capsys):
+    model = Surrogate.from_pretrained(here / "runs/csresnet-0/surrogate")
+    next(model.network.parameters()).add_(1e-3)
+    model.save_pretrained(here / "runs/csresnet-0/surrogate")
+    for words in (
+        ["compare", "runs/csresnet-0", "out=compared"],
+        ["report", "runs=[runs/csresnet-0]", "out=page.html"],
+    ):
+        assert main(words) == 2
+        assert "runs/csresnet-0 has other weights than those that were evaluated" in capsys.readouterr().err
+    assert not (here / "compared").exists()
+    assert not (here / "page.html").exists()
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_hydra_config_gives_the_same():
         ({"optimizer": {"betas": [0.9]}}, r"`optimizer.betas` \(=\[0.9\]\) must be 2 numbers"),
         ({"optimizer": {"lr": "1e-3"}}, r"`optimizer.lr` \(='1e-3'\) must be a number"),
         ({"trainer": {"steps": 2.5}}, r"`trainer.steps` \(=2.5\) must be a whole number"),
+        ({"trainer": {"seed": 2**63}}, r"`trainer.seed` \(=9223372036854775808\) must lie between -2\^63 and 2\^63"),
         ({"trainer": {"steps": True}}, r"`trainer.steps` \(=True\) must be a whole number"),
         ({"trainer": {"images": 1}}, r"`trainer.images` \(=1\) must be true or false"),
         ({"data": {"root": 3}}, r"`data.root` \(=3\) must be a string"),

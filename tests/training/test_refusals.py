@@ -1,12 +1,15 @@
 """What training refuses to go on from, to begin with, or to go on with."""
 
 import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from training_runs import scalars
 
-from cliffsteer.datasets import Recipe, generate
+from cliffsteer.datasets import Recipe, generate, read_manifest
 from cliffsteer.training import train
 from cliffsteer.training.guard import DivergenceError
 
@@ -29,6 +32,46 @@ def test_data_of_another_system_are_not_trained_on_further(small, tmp_path):
     other = generate(recipe, tmp_path / "data", progress=False)
     with pytest.raises(ValueError, match=r"`data.root` \(=.*\) holds other fields, another grid or time step"):
         train(small(root=str(other)), run)
+
+
+def test_other_trajectories_are_not_trained_on_further(small, tmp_path):
+    config = small(steps=1)
+    run = train(config, tmp_path / "run")
+    moved = Path(shutil.copytree(config.data.root, tmp_path / "moved"))
+    train(small(steps=2, root=str(moved)), run)
+    recipe = read_manifest(config.data.root).recipe
+    other = generate(replace(recipe, seed=recipe.seed + 100), tmp_path / "other", progress=False)
+    with pytest.raises(
+        ValueError, match=r"`data.root` \(=.*other\) holds other trajectories than this run was trained on"
+    ):
+        train(small(steps=3, root=str(other)), run)
+    last = run / "checkpoints" / "last.ckpt"
+    edit(last, lambda c: c.pop("data"))  # a checkpoint of before
+    train(small(steps=3, root=str(other)), run)
+
+
+def test_weights_to_start_from_are_not_taken_on_the_way(small, tmp_path):
+    run = train(small(steps=1), tmp_path / "run")
+    config = small(steps=2)
+    config.model.weights = "nowhere"
+    with pytest.raises(ValueError, match=r"holds a run with `model.weights` none, this one has nowhere"):
+        train(config, run)
+
+
+def test_fewer_steps_than_are_done_are_refused(small, tmp_path):
+    run = train(small(steps=3), tmp_path / "run")
+    assert train(small(steps=2), run) == run  # trained already
+    shutil.rmtree(run / "surrogate")
+    with pytest.raises(ValueError, match=r"`trainer.steps` \(=2\): .* has done 3 already; give as many or more"):
+        train(small(steps=2), run)
+
+
+def test_more_processes_than_windows_to_validate_on_are_refused(small, tmp_path):
+    config = small()
+    config.trainer.devices, config.data.valid_stride = 64, 100
+    config.data.batch_size = 64
+    with pytest.raises(ValueError, match=r"`trainer.devices` × `trainer.nodes` \(=64\) are more than the \d+ windows"):
+        train(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("keep", [0, 100, -1000])

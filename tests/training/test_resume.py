@@ -43,6 +43,26 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(small, tmp_pat
     assert sorted(values["valid/loss"]) == [4, 8]
 
 
+def test_the_best_checkpoint_is_that_of_the_smallest_validation_loss(small, tmp_path):
+    config, run = small(steps=3), tmp_path / "run"
+    config.trainer.validate_every = 100  # the last step alone
+    last, best = (run / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+
+    def loss_of(path):
+        return next(state for name, state in torch.load(path)["callbacks"].items() if "Checkpoints" in name)["best"]
+
+    train(config, run)
+    first = scalars(run)[0]["valid/loss"][3]
+    assert loss_of(last) == loss_of(best) == pytest.approx(first)
+    config.trainer.steps = 6
+    checkpoint = torch.load(last)
+    next(state for name, state in checkpoint["callbacks"].items() if "Checkpoints" in name)["best"] = first / 100
+    torch.save(checkpoint, last)
+    train(config, run)
+    assert torch.load(last)["global_step"] == 6
+    assert torch.load(best)["global_step"] == 3
+
+
 def everything(small):
     """All that has a state or depends on the step."""
     config = small(steps=9, accumulate=2, precision="bf16-mixed", checkpoint_blocks=True, future=2)
