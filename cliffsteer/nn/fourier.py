@@ -72,9 +72,11 @@ class SteerableSpectralConv(nn.Module):
         self.register_buffer("q", exact, persistent=False)
         maps = equivariant_maps(algebra, k.T)
         sides = 1 + (k[:, -1] > 0).double()  # a frequency of the half spectrum stands for its negative too
-        self.register_buffer("maps", maps * self._scale(maps, sides).view(-1, 1, 1, 1), persistent=False)
-        odd = torch.tensor([degree % 2 for degree in map_degrees(algebra)], dtype=torch.bool)
-        self.register_buffer("odd", odd, persistent=False)
+        odd = torch.tensor([degree % 2 for degree in map_degrees(algebra)]).view(-1, 1, 1, 1)
+        scaled = maps * self._scale(maps, sides).view(-1, 1, 1, 1)
+        both = torch.cat([scaled * (1 - odd), scaled * odd], 2).permute(3, 0, 1, 2)  # what they make of f̂, and of i f̂
+        self.register_buffer("maps", both.contiguous(), persistent=False)
+        self._cast = self.maps
         self.weight = nn.Parameter(torch.empty(len(maps), len(values), out_channels, in_channels))
         targets = torch.tensor(map_targets(algebra))
         per_target = torch.bincount(targets)[targets].double()
@@ -120,14 +122,25 @@ class SteerableSpectralConv(nn.Module):
         check_dtype(self, x)
 
     def _multiply(self, z: Tensor) -> Tensor:
-        """The spectrum (batch, channel, blade, frequency), complex, times that of the kernel."""
-        batch, _, blades, count = z.shape
-        mapped = torch.einsum("bjkf,nikf->fbinj", self.maps.to(z.dtype), z)
-        turned = torch.where(self.odd.view(-1, 1, 1, 1), mapped * 1j, mapped)
+        """The spectrum (batch, channel, blade, frequency), complex, times that of the kernel, by real products."""
+        batch, channels, blades, count = z.shape
+        pairs = torch.view_as_real(z).permute(3, 2, 1, 0, 4)  # (frequency, blade, channel, batch, 2)
+        turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1)
+        maps = self._maps_like(pairs)
+        mapped = torch.bmm(maps.flatten(1, 2), torch.cat([pairs, turned], 1).flatten(2))
+        mapped = mapped.view(count, maps.shape[1], blades, channels, 2 * batch).transpose(2, 3)
         weight = self.weight.index_select(1, self.orbit).permute(1, 2, 0, 3).flatten(2)  # (frequency, out, map · in)
-        y = torch.bmm(weight, torch.view_as_real(turned.flatten(1, 2)).flatten(2))
-        y = torch.view_as_complex(y.view(count, self.out_channels, batch, blades, 2))
-        return y.permute(2, 1, 3, 0)
+        y = torch.bmm(weight, mapped.flatten(1, 2).flatten(2)).view(count, self.out_channels, blades, batch, 2)
+        return torch.view_as_complex(y).permute(3, 1, 2, 0)
+
+    def _maps_like(self, x: Tensor) -> Tensor:
+        """The maps in the precision of ``x``, shape (frequency, map, blade, 2 · blade); the last ones are kept."""
+        if torch.compiler.is_compiling():
+            return self.maps.to(x.dtype)
+        if self._cast.dtype != x.dtype or self._cast.device != x.device:
+            with torch.inference_mode(False):  # it may be trained with later
+                self._cast = self.maps.to(x)
+        return self._cast
 
     def _lowest(self, spectrum: Tensor) -> Tensor:
         """The kept frequencies of a half spectrum."""

@@ -32,8 +32,7 @@ def represent(layer, radial, extent=None):
     last = _index_of_ones(layer)
     unit = layer._frequencies(extent or (1.0,) * n)[last].view(n, 1)
     bare = equivariant_maps(layer.algebra, unit)[..., 0].flatten(1).norm(dim=1)
-    corner = layer.maps.flatten(0, 2).unflatten(0, layer.maps.shape[:3])
-    scale = corner[..., last].flatten(1).norm(dim=1) / bare
+    scale = layer.maps[last].flatten(1).norm(dim=1) / bare
     with torch.no_grad():
         layer.weight.zero_()
         for name, values in radial.items():
