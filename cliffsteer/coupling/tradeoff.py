@@ -30,8 +30,8 @@ class Point:
         errors: the same after each step.
         seconds: for one frame of the whole batch: the time of a rollout over its frames, the median over repetitions.
         quartiles: the first and the third one of the same.
-        speedup: time that the solver takes at this error over ``seconds``; None for solvers, and where no measured
-            solver is as good.
+        speedup: time that the solver takes at this error over ``seconds``, 0 for an error that is not finite; None for
+            solvers, and where no measured solver is as good.
     """
 
     label: str

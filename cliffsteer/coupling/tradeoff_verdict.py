@@ -13,6 +13,8 @@ from cliffsteer.storage import json_ready
 
 ALIKE = 0.01
 """An error that is lower than the best solver's by no more than this share counts as the same."""
+OF_ZEROS = 1.0
+"""NRMSE of frames that are zero everywhere: what is no better is of no use, however fast."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def with_speedups(points: Sequence[Point]) -> list[Point]:
     frontier = _frontier(points)
     out = []
     for p in points:
-        cost = None if p.kind == "solver" else _cost(frontier, p.error)
+        cost = _cost(frontier, p.error) if frontier and p.kind != "solver" else None
         out.append(replace(p, speedup=None if cost is None else cost / p.seconds))
     return out
 
@@ -50,7 +52,8 @@ def paying(points: Sequence[Point]) -> list[tuple[float, float]]:
     """Intervals of the error that is asked for, in which a surrogate or a coupling is cheaper than the native solver.
 
     A candidate does for every error from its own on, and pays until the solver, which gets cheaper with it, takes as
-    little time. An upper end of infinity says that no measured solver does.
+    little time. An upper end of infinity says that no measured solver does. What diverged, or is no better than zeros,
+    pays for no error.
 
     Args:
         points: as `with_speedups` gives them.
@@ -58,7 +61,8 @@ def paying(points: Sequence[Point]) -> list[tuple[float, float]]:
     frontier = _frontier(points)
     if not frontier:
         return []
-    spans = [(p.error, _as_cheap(frontier, p.seconds)) for p in _judged(points) if p.speedup is None or p.speedup > 1]
+    gains = [p for p in _judged(points) if _of_use(p) and (p.speedup is None or p.speedup > 1)]
+    spans = [(p.error, _as_cheap(frontier, p.seconds)) for p in gains]
     found: list[tuple[float, float]] = []
     for low, high in sorted(span for span in spans if span[0] < span[1]):
         if found and low <= found[-1][1]:
@@ -71,7 +75,10 @@ def paying(points: Sequence[Point]) -> list[tuple[float, float]]:
 def verdict(points: Sequence[Point]) -> str:
     """Sentences on where a surrogate or a coupling pays, and where it does not."""
     others = _judged(points)
-    best = max(others, key=lambda p: p.speedup or 0.0, default=None)
+    if others and not _frontier(points):
+        return " ".join(["No measured solver was stable, so there is none to compare with.", *_failures(others)])
+    useful = [p for p in others if _of_use(p)]
+    best = max(useful, key=lambda p: p.speedup or 0.0, default=None)
     spans = [
         f"from {low:.3g} to {high:.3g}"
         if math.isfinite(high)
@@ -91,8 +98,10 @@ def verdict(points: Sequence[Point]) -> str:
                 f"Nothing pays here: the native solver reaches the error of the best, {best.label}"
                 f" ({best.error:.3g}), in {best.speedup:.3g} of its time."
             )
-    lines += [f"No measured solver is as accurate as {p.label} ({p.error:.3g})." for p in others if p.speedup is None]
-    return " ".join(lines) or "There was nothing to compare with the solver."
+    elif others and not useful:
+        lines.append("Nothing pays here.")
+    lines += [f"No measured solver is as accurate as {p.label} ({p.error:.3g})." for p in useful if p.speedup is None]
+    return " ".join([*lines, *_failures(others)]) or "There was nothing to compare with the solver."
 
 
 def gaps_closed(points: Sequence[Point], uncorrected: str, corrected: str) -> list[Gap]:
@@ -123,6 +132,21 @@ def _judged(points: Sequence[Point]) -> list[Point]:
     return [p for p in points if p.kind in ("surrogate", "coupling")]
 
 
+def _of_use(p: Point) -> bool:
+    return p.error < OF_ZEROS
+
+
+def _failures(points: Sequence[Point]) -> list[str]:
+    """A sentence for each candidate that is of no use."""
+    return [
+        f"{p.label} is no better than a field of zeros: its error is {p.error:.3g}, that of zeros {OF_ZEROS:g}."
+        if math.isfinite(p.error)
+        else f"{p.label} diverged."
+        for p in points
+        if not _of_use(p)
+    ]
+
+
 def _frontier(points: Sequence[Point]) -> list[tuple[float, float]]:
     """(error, seconds) of solvers that no other beats in both, by falling error."""
     measured = [(p.error, p.seconds) for p in points if p.kind == "solver" and math.isfinite(p.error)]
@@ -135,7 +159,7 @@ def _frontier(points: Sequence[Point]) -> list[tuple[float, float]]:
 
 def _cost(frontier: Sequence[tuple[float, float]], error: float) -> float | None:
     """Seconds of the solver at an error, None where it was not measured that well."""
-    if not frontier or math.isnan(error):
+    if not math.isfinite(error):
         return 0.0
     if error >= frontier[0][0]:
         return frontier[0][1]

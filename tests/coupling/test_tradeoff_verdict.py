@@ -32,6 +32,7 @@ def test_speedups_are_against_the_solver_at_the_same_error():
     assert text.startswith("It pays to leave the native solver for errors from 0.01 to 0.4 and from 0.9 on (no")
     assert "The largest gain at the same error is 2 times, by between at 0.2." in text
     assert "No measured solver is as accurate as better than all (0.01)." in text
+    assert text.endswith("diverged diverged.")
     assert as_json(with_speedups(others))[3]["error"] is None
 
 
@@ -53,6 +54,37 @@ def test_it_pays_only_until_the_solver_is_as_cheap():
     assert paying(with_speedups([*SOLVERS, point("slow", "surrogate", 0.4, 10.0)])) == []
     assert paying(with_speedups([half_way, point("diverged", "solver", math.nan, 1.0)])) == []
     assert paying([half_way]) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (3.63, "replace is no better than a field of zeros: its error is 3.63, that of zeros 1."),
+        (1.0, "replace is no better than a field of zeros: its error is 1, that of zeros 1."),
+        (math.inf, "replace diverged."),
+        (math.nan, "replace diverged."),
+    ],
+)
+def test_what_is_of_no_use_is_not_praised(error, text):
+    fast = point("replace", "surrogate", error, 0.01)
+    points = with_speedups([*SOLVERS, fast])
+    assert points[-1].speedup == (pytest.approx(100) if math.isfinite(error) else 0)
+    assert paying(points) == []
+    assert verdict(points) == f"Nothing pays here. {text}"
+    good = point("good", "coupling", 0.2, 1.0)
+    assert verdict(with_speedups([*SOLVERS, fast, good])) == (
+        "It pays to leave the native solver for errors from 0.2 to 0.4."
+        f" The largest gain at the same error is 2 times, by good at 0.2. {text}"
+    )
+
+
+def test_without_a_stable_solver_no_time_of_one_is_made_up():
+    broken = [point("8", "solver", math.nan, 1.0), point("16", "solver", math.inf, 4.0)]
+    others = [point("replace", "surrogate", 0.3, 0.1), point("alternate", "coupling", math.nan, 0.1)]
+    points = with_speedups([*broken, *others])
+    assert [p.speedup for p in points] == [None] * 4
+    assert paying(points) == []
+    assert verdict(points) == ("No measured solver was stable, so there is none to compare with. alternate diverged.")
 
 
 def test_gaps_are_to_every_finer_solver_and_one_of_them_has_twice_the_cells():
