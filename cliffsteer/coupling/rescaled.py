@@ -22,8 +22,8 @@ class Rescaled:
     A field of unit mᵃ sᵇ and value v here has the value v / (Lᵃ Tᵇ) inside. Where the equation has no dimensional
     constants besides its fields and parameter fields, as Navier-Stokes with viscosity and force in m²/s and m/s², the
     result is exact for every L and T: a surrogate then serves a whole family of domain sizes and time steps with no
-    error of its own. Equations of fields in volts, and those on spacetime, contain the
-    speed of light, so for them L = T (times are in m/c).
+    error of its own. Equations of fields in volts, those on spacetime, and those of which no unit has a time, as the
+    Klein-Gordon equation (`klein_gordon`), contain the speed of light, so for them L = T (times are in m/c).
 
     Constants that the spec does not name, as depth and damping of `shallow_water`, are rescaled as well; that cannot be
     detected.
@@ -53,16 +53,18 @@ class Rescaled:
             if not 0 < value < math.inf:
                 raise ValueError(f"`{name}` (={value}) must be positive and finite.")
         spec = stepper.spec
+        exponents = {field.name: unit_exponents(field.unit) for field in spec.fields}
+        timeless = not any("s" in found for found in exponents.values())
         factors = {}
         for field in spec.fields:
-            exponents = unit_exponents(field.unit)
-            light = ELECTRIC & exponents.keys() or len(set(spec.algebra.signature)) > 1
+            found = exponents[field.name]
+            light = timeless or ELECTRIC & found.keys() or len(set(spec.algebra.signature)) > 1
             if light and not math.isclose(length, time, rel_tol=1e-12):
                 raise ValueError(
                     f"`time` (={time}) must equal `length` (={length}): the speed of light enters the equations of"
                     f" {field.name!r} ({field.unit})."
                 )
-            factors[field.name] = length ** exponents.get("m", 0) * time ** exponents.get("s", 0)
+            factors[field.name] = length ** found.get("m", 0) * time ** found.get("s", 0)
         self.stepper, self.length, self.time, self.factors = stepper, float(length), float(time), factors
         self.spec, self.history, self.dt = spec, stepper.history, stepper.dt * time
         grid = stepper.grid

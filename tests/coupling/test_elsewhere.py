@@ -11,7 +11,7 @@ from cliffsteer.coupling import Repeated, Rescaled, at
 from cliffsteer.coupling.rescaled import unit_exponents
 from cliffsteer.coupling.transfer import transfer
 from cliffsteer.normalization import Normalization
-from cliffsteer.solvers import create
+from cliffsteer.solvers import available, create
 
 SPEC = FieldSpec((1, 1), [Field("scalar", 0), Field("velocity", 1, "m/s")])
 SMOOTH = {"kernel": "complete", "kernel_options": {"radial": "smooth"}, "padding": "periodic", "norm": None}
@@ -112,7 +112,7 @@ def test_what_the_mathematics_does_not_allow_is_refused_with_the_reason():
 # -------------------------------------------------------------------------------------------------------- scales
 
 
-@pytest.mark.parametrize("name", ["turbulence", "smoke", "shallow_water"])
+@pytest.mark.parametrize("name", ["turbulence", "smoke", "shallow_water", "wave"])
 def test_a_rescaled_solver_is_the_solver_of_the_other_scale(name):
     small = create(name, resolution=16)
     length, time = 2.0, 0.5
@@ -131,6 +131,25 @@ def test_a_rescaled_solver_is_the_solver_of_the_other_scale(name):
         factors[slot.start : slot.stop] = length ** exponents.get("m", 0) * time ** exponents.get("s", 0)
     outside = frames * factors.view(-1, 1, 1)
     torch.testing.assert_close(stepper.step(outside), large.step(outside), rtol=1e-9, atol=1e-9)
+
+
+def test_the_klein_gordon_equation_ties_length_to_time():
+    small, large = (create("klein_gordon", resolution=16, size=s, dt=0.05 * s) for s in (1.0, 3.0))
+    frames, given = small.observe(small.initial([0, 1])), {"mass": 2.0}
+    torch.testing.assert_close(Rescaled(small, 3.0, 3.0).step(frames, given), large.step(frames, given))
+    with pytest.raises(ValueError, match=r"the speed of light enters the equations of 'phi' \(1\)"):
+        Rescaled(small, 3.0, 2.0)
+
+
+def test_every_registered_solver_is_rescaled_or_refused():
+    free = {"shallow_water", "smoke", "smoke_phiflow", "smoke_scene", "turbulence", "wave"}
+    for name in available():
+        solver = create(name)
+        if name in free:
+            assert Rescaled(solver, 3.0, 2.0).dt == pytest.approx(2 * solver.dt)
+        else:
+            with pytest.raises(ValueError, match="the speed of light enters the equations of"):
+                Rescaled(solver, 3.0, 2.0)
 
 
 def test_light_ties_length_to_time():
