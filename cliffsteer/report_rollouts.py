@@ -48,7 +48,7 @@ def _read(folder: Path) -> dict[str, Any]:
         pictures = {"Spectra of the last quarter and energy over time, beside the solver's": "spectra.png"}
         pictures |= {f"Error of {name}": f"errors_{name}.png" for name in told["errors"]}
         events_file = folder / "interventions.json"
-        guards = _load(events_file) if events_file.is_file() else None
+        guards = _load(events_file) if told["coupling"] == "guarded" and events_file.is_file() else None
         if guards is not None:
             counts = guards["counts"]
             facts["Guards"] = ", ".join(

@@ -83,6 +83,9 @@ def run(config: DictConfig) -> None:
         sys.stdout.write(f"  energy of {name} over the solver's, last quarter, by wave number: {cells}\n")
     if isinstance(stepper, Guarded):
         sys.stdout.write(_interventions(stepper, out))
+    else:  # those of an older rollout in this folder
+        for suffix in ("json", "png"):
+            (out / f"{INTERVENTIONS}.{suffix}").unlink(missing_ok=True)
     facts = {key: config[key] for key in ("coupling", "split", "trajectory", "start", "steps")}
     facts |= {"root": str(trajectories.root), "dt": stepper.dt, "time_unit": unit, "cells": list(grid.shape)}
     facts |= {"compared": last, "stored": trajectories.n_frames, "seconds": seconds}

@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cliffsteer.cli import main
+from cliffsteer.report_rollouts import read_rollouts
 
 TINY = [
     *("trainer.steps=4", "trainer.validate_every=4", "trainer.checkpoint_every=0", "trainer.progress=false"),
@@ -87,6 +89,22 @@ def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, c
     assert main(["evaluate", "run=runs/tiny", "steps=3"]) == 2
     assert "holds no rollout that this cliffsteer reads" in capsys.readouterr().err
     (folder / "rollout.json").unlink()
+
+
+def test_interventions_are_those_of_the_last_rollout_in_a_folder(here, capsys):
+    assert main(["calibrate", "run=runs/tiny", "rate=0.5", "guards=[energy]"]) == 0
+    folder = here / "runs/tiny/turned"
+    words = ["rollout", "run=runs/tiny", "steps=2", "out=runs/tiny/turned"]
+    assert main([*words, "coupling=guarded"]) == 0
+    older = (folder / "interventions.json").read_text()
+    assert read_rollouts(here / "runs/tiny")[0]["events"] is not None
+    assert main(words) == 0
+    assert not list(folder.glob("interventions.*"))
+    (folder / "interventions.json").write_text(older)  # as earlier versions left it
+    (found,) = read_rollouts(here / "runs/tiny")
+    assert found["events"] is None
+    assert "Guards" not in found["facts"]
+    shutil.rmtree(folder)
 
 
 def test_guards_can_be_chosen(here, capsys):
