@@ -38,7 +38,7 @@ def _read(folder: Path) -> dict[str, Any]:
             "Rollout": f"{told['steps']} frames ({told['coupling']}), {told['steps'] * told['dt']:g} {unit}, of"
             f" trajectory {told['trajectory']} of split {told['split']}",
             "Grid": f"{' × '.join(map(str, told['cells']))} cells",
-            "Compared": f"over {told['compared']} frames; beyond the {told['stored']} stored ones with the solver",
+            "Compared": _compared(told),
             "NRMSE at the end": ", ".join(f"{name} {_number(value)}" for name, value in errors.items()),
             "Energy over the solver's, last quarter": "; ".join(
                 f"{name}: " + ", ".join(f"{band} {_number(share)}" for band, share in shares.items())
@@ -68,6 +68,13 @@ def _read(folder: Path) -> dict[str, Any]:
             " rollout` makes it again."
         ) from error
     return {"title": folder.name, "facts": facts, "figures": figures, "events": events}
+
+
+def _compared(told: Mapping[str, Any]) -> str:
+    """Over how many frames, and with what."""
+    end = told["start"] + told.get("history", 1) + told["compared"]
+    text = f"over {told['compared']} frames"
+    return f"{text}; beyond the {told['stored']} stored ones with the solver" if end > told["stored"] else text
 
 
 def _events(events: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> dict[str, Any]:

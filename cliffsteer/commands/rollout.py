@@ -88,7 +88,7 @@ def run(config: DictConfig) -> None:
             (out / f"{INTERVENTIONS}.{suffix}").unlink(missing_ok=True)
     facts = {key: config[key] for key in ("coupling", "split", "trajectory", "start", "steps")}
     facts |= {"root": str(trajectories.root), "dt": stepper.dt, "time_unit": unit, "cells": list(grid.shape)}
-    facts |= {"compared": last, "stored": trajectories.n_frames, "seconds": seconds}
+    facts |= {"compared": last, "history": stepper.history, "stored": trajectories.n_frames, "seconds": seconds}
     content = {**facts, "errors": {name: json_ready(values) for name, values in curves.items()}, **found}
     with replacing_file(out / FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -81,6 +81,7 @@ def test_the_report_shows_rollouts_with_spectra_and_where_guards_tripped(here, c
     page = (here / "runs/tiny/report.html").read_text()
     assert "Rollout tiny: rollout-guarded" in page
     assert "10 rejected and done again by the solver" in page
+    assert "over 10 frames; beyond the 8 stored ones with the solver" in page
     event = json.loads((folder / "interventions.json").read_text())["events"][3]
     cells = [str(event["step"]), f"{event['step'] * told['dt']:g} s", event["guard"], f"{event['score']:.3g}", "0"]
     cells += [", ".join(map(str, event["cell"])), f"{event['error']:.3g}"]
@@ -105,6 +106,22 @@ def test_interventions_are_those_of_the_last_rollout_in_a_folder(here, capsys):
     assert found["events"] is None
     assert "Guards" not in found["facts"]
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["steps=6"], "over 6 frames"),
+        (["steps=9"], "over 6 frames"),
+        (["steps=6", "extend=true"], "over 6 frames"),
+        (["steps=6", "start=1", "extend=true"], "over 6 frames; beyond the 8 stored ones with the solver"),
+    ],
+)
+def test_the_report_says_whether_a_rollout_went_beyond_the_data(here, words, text):
+    assert main(["rollout", "run=runs/tiny", *words, "out=runs/tiny/short"]) == 0
+    (found,) = read_rollouts(here / "runs/tiny")
+    assert found["facts"]["Compared"] == text
+    shutil.rmtree(here / "runs/tiny/short")
 
 
 def test_guards_can_be_chosen(here, capsys):
