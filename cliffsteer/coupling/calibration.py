@@ -193,7 +193,7 @@ def create_guard(
 
     Args:
         description: "kind", "field" where it has one, "options" of the projection, "threshold" if it is known, and
-            "weights_sha256" if it was set for certain weights.
+            "weights_sha256" and "members_sha256" if it was set for certain weights, of the surrogate and of members.
         surrogate: its fields, grid, time step and scales are read.
         short: the solver with a short time step, for "residual".
         members: further surrogates, for "disagreement".
@@ -234,6 +234,11 @@ def create_guard(
             guard = Residual(short, surrogate.dt, normalization.deltas)
         case "disagreement":
             guard = Disagreement(members, normalization.deltas)
+            if description.get("members_sha256") not in (None, _checksums(members)):
+                raise ValueError(
+                    f"`threshold` of the guard {kind!r} was set for other weights than those of these members:"
+                    " `cliffsteer calibrate` sets it again."
+                )
         case _:
             guard = Violation(_LAWS[kind](spec, grid, field, **description.get("options", {})), kind, scales[field])
     if "threshold" in description:
@@ -255,9 +260,13 @@ def save_guards(
         descriptions: how `create_guard` makes the guards.
         guards: the same, calibrated.
         facts: what `calibrate` returned, and whatever else readers should know.
-        surrogate: whose steps they were calibrated on; the thresholds go with its weights.
+        surrogate: whose steps they were calibrated on; the thresholds go with its weights, and with those of the
+            members of an ensemble.
     """
     listed = [{**d, "threshold": guard.threshold} for d, guard in zip(descriptions, guards, strict=True)]
+    for entry, guard in zip(listed, guards, strict=True):
+        if isinstance(guard, Disagreement):
+            entry["members_sha256"] = _checksums(guard.members)
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -288,7 +297,7 @@ def load_guards(path: str | Path) -> list[dict[str, Any]]:
         of_all = {"weights_sha256": content["weights_sha256"], "rollout": content["calibration"].get("rollout", 1)}
         found = [{**guard, **of_all} for guard in content["guards"]]
         for description in found:
-            _check(description, "threshold")
+            _check(description, "threshold", *(["members_sha256"] if description.get("kind") == "disagreement" else ()))
         return found
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -328,6 +337,11 @@ def _check(description: Mapping[str, Any], *further: str) -> None:
     threshold = description.get("threshold", 0.0)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not math.isfinite(threshold):
         raise ValueError(f"`threshold` (={threshold!r}) of the guard {kind!r} must be a finite number.")
+
+
+def _checksums(members: Sequence[Stepper]) -> list[str | None]:
+    """Of the weights of each; None for what is no `Surrogate`."""
+    return [weights_checksum(member) if isinstance(member, Surrogate) else None for member in members]
 
 
 def _candidates(surrogate: Surrogate) -> list[tuple[dict[str, Any], Guard]]:

@@ -175,6 +175,27 @@ def test_guards_survive_their_file(smoke, calibrated, tmp_path):
         load_guards(tmp_path / "none.json")
 
 
+def test_thresholds_of_an_ensemble_belong_to_the_weights_of_its_members(smoke, tmp_path):
+    member = copy.deepcopy(smoke.surrogate)
+    next(member.network.parameters()).mul_(1.01)
+    description = {"kind": "disagreement", "runs": ["runs/b"]}
+    guard = create_guard(description, smoke.surrogate, members=[member])
+    facts = calibrate([guard], smoke.surrogate, smoke.valid, rate=0.05)
+    path = save_guards(tmp_path / "guards.json", [description], [guard], facts, smoke.surrogate)
+    (found,) = load_guards(path)
+    assert create_guard(found, smoke.surrogate, members=[member]).threshold == guard.threshold
+    next(member.network.parameters()).mul_(1.01)
+    with pytest.raises(ValueError, match="'disagreement' was set for other weights than those of these members"):
+        create_guard(found, smoke.surrogate, members=[member])
+    content = json.loads(path.read_text())
+    del content["guards"][0]["members_sha256"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"`members_sha256` of the guard 'disagreement' is missing.\): `cliffsteer cal"
+    ):
+        load_guards(path)
+
+
 def test_what_cannot_be_calibrated_is_refused(smoke):
     with pytest.raises(ValueError, match=r"`rate` \(=1.5\) must lie between 0 and 1"):
         calibrate([Finite()], smoke.surrogate, smoke.valid, rate=1.5)
