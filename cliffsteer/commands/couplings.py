@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from cliffsteer import solvers
 from cliffsteer.commands.errors import UsageError
-from cliffsteer.commands.runs import load_surrogate, solver_of
+from cliffsteer.commands.runs import load_surrogate, solver_of, surrogate_folder
 from cliffsteer.coupling import Alternate, CoarseToFine, Correct, Guarded, Predictor, Repeated, load_guards
 from cliffsteer.coupling.calibration import BUDGETS, create_guard
 from cliffsteer.coupling.guards import Guard
@@ -44,7 +44,8 @@ def _alternate(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Di
 
 
 def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Guarded:
-    descriptions = load_guards(Path(config.run) / FILE)
+    path = Path(config.run) / FILE
+    descriptions = load_guards(path)
     steps = config.get("steps", 0)
     if any(d["kind"] in BUDGETS and d["rollout"] < steps for d in descriptions):
         logger.warning(
@@ -52,13 +53,21 @@ def _guarded(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Dict
             " `cliffsteer calibrate run=%s steps=%d` sets them for as many.",
             *(FILE, descriptions[0]["rollout"], steps, config.run, steps),
         )
+    for run in (run for d in descriptions for run in d.get("runs", ())):
+        try:
+            surrogate_folder(run)
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"{path} compares with the run {run}, which is not there any more: put it back, or leave it out with"
+                f" `cliffsteer calibrate run={config.run}`."
+            ) from error
     guards = make_guards(descriptions, surrogate, trajectories, config.device)
     return Guarded(solver_of(trajectories), surrogate, guards, config.hand_back)
 
 
 def _correct(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> Correct:
     if config.correction is not None:
-        correction = load_surrogate(config.correction, config.device)
+        correction = load_surrogate(config.correction, config.device, "correction")
         _require_correction(correction, trajectories, config.correction)
     elif is_correction(surrogate):
         correction = surrogate
@@ -221,7 +230,7 @@ def make_guards(
     guards = []
     for description in descriptions:
         short = short_solver(trajectories) if description["kind"] == "residual" else None
-        members = [load_surrogate(run, device) for run in description.get("runs", ())]
+        members = [load_surrogate(run, device, "ensemble") for run in description.get("runs", ())]
         guards.append(create_guard(description, surrogate, short, members))
     return guards
 

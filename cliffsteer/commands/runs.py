@@ -17,8 +17,12 @@ from cliffsteer.stepper import Stepper
 from cliffsteer.surrogate import Surrogate, read_config, saved_checksum
 
 
-def surrogate_folder(run: str | Path) -> Path:
+def surrogate_folder(run: str | Path, key: str = "run") -> Path:
     """The folder of the saved surrogate of a run; the run itself when `Surrogate.save_pretrained` wrote it.
+
+    Args:
+        run: folder of the run.
+        key: what it was given as.
 
     Raises:
         FileNotFoundError: no such run, or its training has not finished.
@@ -26,24 +30,24 @@ def surrogate_folder(run: str | Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(
-            f"`run` (={run}) does not exist: give the folder of a run; `cliffsteer info` lists them."
+            f"`{key}` (={run}) does not exist: give the folder of a run; `cliffsteer info` lists them."
         )
     folder = run if (run / "model.safetensors").is_file() else run / "surrogate"
     if not folder.is_dir():
         unfinished = (run / "checkpoints").is_dir()
         hint = "its training has not finished, the same `cliffsteer train` goes on" if unfinished else "give a run"
-        raise FileNotFoundError(f"`run` (={run}) holds no surrogate: {hint}.")
+        raise FileNotFoundError(f"`{key}` (={run}) holds no surrogate: {hint}.")
     return folder
 
 
-def load_surrogate(run: str | Path, device: str = "auto") -> Surrogate:
-    """The surrogate of a run, or of a folder written by `Surrogate.save_pretrained`.
+def load_surrogate(run: str | Path, device: str = "auto", key: str = "run") -> Surrogate:
+    """The surrogate of a run, or of a folder written by `Surrogate.save_pretrained`; ``key`` is what it was given as.
 
     Raises:
         FileNotFoundError: no such run, or its training has not finished.
         ValueError: a surrogate of another version or a damaged one, or a device that is not there.
     """
-    return Surrogate.from_pretrained(surrogate_folder(run), device_of(device))
+    return Surrogate.from_pretrained(surrogate_folder(run, key), device_of(device))
 
 
 def read_saved(run: str | Path) -> dict[str, Any]:

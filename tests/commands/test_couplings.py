@@ -24,6 +24,7 @@ def workdir(tmp_path_factory) -> Path:
     with contextlib.chdir(folder):
         assert main(["generate", "solver=smoke", "solver.resolution=8", "n=6", "frames=8", "progress=false"]) == 0
         assert main(["train", "experiment=smoke", "name=tiny", *TINY]) == 0
+        assert main(["train", "experiment=smoke", "name=other", *TINY, "trainer.seed=1"]) == 0
     return folder
 
 
@@ -36,7 +37,7 @@ def here(workdir, monkeypatch):
 def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     assert main(["rollout", "run=runs/tiny", "coupling=guarded"]) == 2
     assert "`cliffsteer calibrate run=runs/tiny` makes it" in capsys.readouterr().err
-    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "steps=2", "ensemble=[runs/tiny]"]) == 0
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "steps=2", "ensemble=[runs/other]"]) == 0
     out = capsys.readouterr().out
     assert "from 6 windows of 1 trajectory of split valid" in out
     assert "Wanted rate of alarms 0.2: at most" in out
@@ -50,6 +51,15 @@ def test_a_calibrated_run_is_rolled_out_with_guards(here, capsys):
     counts = found["counts"]
     assert counts["surrogate"] + counts["rejected"] + counts["handed back"] == 4
     assert (here / "rolled/interventions.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_member_that_is_gone_is_said(here, capsys):
+    shutil.copytree("runs/other", "runs/gone")
+    assert main(["calibrate", "run=runs/tiny", "rate=0.2", "guards=[finite]", "ensemble=[runs/gone]"]) == 0
+    shutil.rmtree("runs/gone")
+    assert main(["rollout", "run=runs/tiny", "coupling=guarded", "steps=2"]) == 2
+    message = "runs/tiny/guards.json compares with the run runs/gone, which is not there any more: put it back"
+    assert message in capsys.readouterr().err
 
 
 def test_budgets_of_shorter_rollouts_are_said(here, capsys, caplog):
@@ -165,6 +175,8 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
         (["calibrate", "add=[energy_budget]"], "`steps` (=1) does not go with energy_budget: budgets add up over"),
         (["calibrate", "guards=[energy,curl]"], "`guards` asks for curl, which the training data do not obey"),
         (["calibrate", "guards=[energy,disagreement]"], "`ensemble` is missing: guards=[disagreement] compares"),
+        (["calibrate", "ensemble=[runs/gone]"], "`ensemble` (=runs/gone) does not exist: give the folder of a run"),
+        (["rollout", "coupling=correct", "correction=runs/gone"], "`correction` (=runs/gone) does not exist"),
         (["calibrate", "add=[residul]"], "`add` (='residul') is unknown: did you mean 'residual'?"),
         (["calibrate", "steps=0"], "`steps` (=0) must be at least 1"),
         (["rollout", "hand_back=-1"], "`hand_back` (=-1) must be at least 0"),
