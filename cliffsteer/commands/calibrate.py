@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cliffsteer.commands.couplings import FILE, make_guards
+from cliffsteer.commands.couplings import FILE, make_guards, refuse_correction
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, open_split, require_fit
 from cliffsteer.coupling import calibrate, save_guards
@@ -21,7 +21,8 @@ def run(config: DictConfig) -> None:
     """Write guards.json into the run folder and a table to stdout.
 
     Raises:
-        UsageError: an unknown guard, one that does not suit the data, or a number out of its range.
+        UsageError: an unknown guard, one that does not suit the data, a number out of its range, a correction, or an
+            ensemble with the run itself.
     """
     for name in ("steps", "stride", "batch_size"):
         if config[name] < 1:
@@ -34,6 +35,7 @@ def run(config: DictConfig) -> None:
                 hint = suggestion(kind, KINDS) or ";"
                 raise UsageError(f"`{key}` (={kind!r}) is unknown{hint} guards: {', '.join(KINDS)}.")
     surrogate = load_surrogate(config.run, config.device)
+    refuse_correction(surrogate, config.run)
     held_out, training = (open_split(surrogate, config.root, split) for split in (config.split, "train"))
     require_fit(held_out, "root", surrogate, config.run)
     windows = WindowDataset(held_out, surrogate.history, surrogate.future, config.stride)

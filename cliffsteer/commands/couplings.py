@@ -21,7 +21,7 @@ from cliffsteer.projection import DivergenceFree
 from cliffsteer.solvers.base import Solver, UnstableError
 from cliffsteer.stepper import Stepper
 from cliffsteer.suggestions import suggestion
-from cliffsteer.surrogate import Surrogate
+from cliffsteer.surrogate import Surrogate, weights_checksum
 
 FILE = "guards.json"
 """Where the guards of a run are, in its folder."""
@@ -132,6 +132,15 @@ def is_correction(surrogate: Surrogate) -> bool:
     return "correction" in (surrogate.training_config or {})
 
 
+def refuse_correction(surrogate: Surrogate, run: str | Path, key: str = "run") -> None:
+    """Raise a UsageError for a correction (``key`` is what it was given as) where a surrogate has to step by itself."""
+    if is_correction(surrogate):
+        raise UsageError(
+            f"`{key}` (={run}) holds a correction of a solver, which makes no step by itself: give a run of `cliffsteer"
+            f" train`; `cliffsteer tradeoff run={run} couplings=[correct]` measures a correction."
+        )
+
+
 def native_solver(trajectories: TrajectoryDataset, resolution: int, options: Mapping[str, Any] | None = None) -> Solver:
     """The native solver of a dataset's equations at another resolution, and with other options where given."""
     name, found = native_recipe(trajectories, resolution, options)
@@ -230,9 +239,25 @@ def make_guards(
     guards = []
     for description in descriptions:
         short = short_solver(trajectories) if description["kind"] == "residual" else None
-        members = [load_surrogate(run, device, "ensemble") for run in description.get("runs", ())]
+        members = [_member(run, surrogate, device) for run in description.get("runs", ())]
         guards.append(create_guard(description, surrogate, short, members))
     return guards
+
+
+def _member(run: str, surrogate: Surrogate, device: str) -> Surrogate:
+    """A further run of an ensemble.
+
+    Raises:
+        UsageError: a correction, or the surrogate itself.
+    """
+    member = load_surrogate(run, device, "ensemble")
+    refuse_correction(member, run, "ensemble")
+    if weights_checksum(member) == weights_checksum(surrogate):
+        raise UsageError(
+            f"`ensemble` (={run}) has the weights of the run itself, with which it never disagrees: give runs of other"
+            " seeds."
+        )
+    return member
 
 
 def short_solver(trajectories: TrajectoryDataset) -> Solver:

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cliffsteer.commands.coarse import check_factors, coarse_solvers, own_cost
+from cliffsteer.commands.couplings import refuse_correction
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.commands.runs import load_surrogate, open_split, read_entry, require_fit, training_facts
 from cliffsteer.cost import cost
@@ -30,13 +31,14 @@ def run(config: DictConfig) -> None:
     Rollouts end where the trajectories do.
 
     Raises:
-        UsageError: a number out of its range.
+        UsageError: a number out of its range, or a correction.
     """
     for name, least in (("steps", 0), ("batch_size", 1), ("stride", 1)):
         if config[name] < least:
             raise UsageError(f"`{name}` (={config[name]}) must be at least {least}.")
     check_factors(config.coarse)
     surrogate = load_surrogate(config.run, config.device)
+    refuse_correction(surrogate, config.run)
     trajectories = open_split(surrogate, config.root, config.split)
     require_fit(trajectories, "root", surrogate, config.run)
     check_shards(trajectories)

@@ -10,6 +10,8 @@ import torch
 
 from cliffsteer import Surrogate
 from cliffsteer.cli import main
+from cliffsteer.commands.couplings import make_guards
+from cliffsteer.commands.errors import UsageError
 from cliffsteer.solvers import create
 
 CORRECT = [
@@ -82,6 +84,17 @@ def test_a_correction_is_rolled_out_on_its_grid(here, capsys):
     assert "3 frames (correct)" in capsys.readouterr().out
     assert main(["rollout", "run=runs/correction", "steps=3"]) == 2
     assert "holds a correction of a solver, which steps with coupling=correct only" in capsys.readouterr().err
+
+
+def test_a_correction_is_nothing_that_steps_by_itself(here, capsys):
+    for words in (["calibrate"], ["evaluate"]):
+        assert main([*words, "run=runs/correction"]) == 2
+        told = capsys.readouterr().err
+        assert "`run` (=runs/correction) holds a correction of a solver, which makes no step by itself: give" in told
+        assert "`cliffsteer tradeoff run=runs/correction couplings=[correct]` measures a correction" in told
+    correction = Surrogate.from_pretrained("runs/correction/surrogate")
+    with pytest.raises(UsageError, match=r"`ensemble` \(=runs/correction\) holds a correction of a solver"):
+        make_guards([{"kind": "disagreement", "runs": ["runs/correction"]}], correction, None, "cpu")
 
 
 def test_a_tradeoff_says_how_much_of_the_gap_it_closes(here, capsys):

@@ -176,6 +176,10 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
         (["calibrate", "guards=[energy,curl]"], "`guards` asks for curl, which the training data do not obey"),
         (["calibrate", "guards=[energy,disagreement]"], "`ensemble` is missing: guards=[disagreement] compares"),
         (["calibrate", "ensemble=[runs/gone]"], "`ensemble` (=runs/gone) does not exist: give the folder of a run"),
+        (
+            ["calibrate", "ensemble=[runs/tiny]"],
+            "`ensemble` (=runs/tiny) has the weights of the run itself, with which",
+        ),
         (["rollout", "coupling=correct", "correction=runs/gone"], "`correction` (=runs/gone) does not exist"),
         (["calibrate", "add=[residul]"], "`add` (='residul') is unknown: did you mean 'residual'?"),
         (["calibrate", "steps=0"], "`steps` (=0) must be at least 1"),
