@@ -199,7 +199,7 @@ class Projected:
         spec, grid, dt, history: those of the stepper.
 
     Raises:
-        ValueError: a projection for other fields.
+        ValueError: a projection for other fields or another grid.
 
     Example:
         >>> from cliffsteer.solvers import create
@@ -210,9 +210,7 @@ class Projected:
     """
 
     def __init__(self, stepper: Stepper, projections: Sequence[Projection]):
-        for projection in projections:
-            if projection.spec != stepper.spec:
-                raise ValueError(f"`projections` holds one for {projection.spec}, but the stepper has {stepper.spec}.")
+        require_suited(projections, stepper.spec, stepper.grid)
         self.stepper, self.projections = stepper, nn.ModuleList(projections)
         self.spec, self.grid, self.dt, self.history = stepper.spec, stepper.grid, stepper.dt, stepper.history
 
@@ -222,6 +220,17 @@ class Projected:
         for projection in self.projections:
             new = projection(new, frames)
         return new
+
+
+def require_suited(projections: Sequence[Projection], spec: FieldSpec, grid: Grid) -> None:
+    """Raise a ValueError unless all projections are for these fields and, where they have a grid, for this one."""
+    for projection in projections:
+        for theirs, ours in ((projection.spec, spec), (getattr(projection, "grid", grid), grid)):
+            if theirs != ours:
+                raise ValueError(
+                    f"`projections` holds one for {theirs}, but the stepper has {ours}: make it for the stepper's"
+                    " `spec` and `grid`."
+                )
 
 
 class _Waves(nn.Module):

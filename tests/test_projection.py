@@ -187,3 +187,12 @@ def test_what_cannot_be_projected_is_refused():
         Positive(solver.spec, "viscosity")
     with pytest.raises(ValueError, match="`projections` holds one for"):
         Projected(solver, [DivergenceFree(spec, grid)])
+    other = create("smoke", resolution=16)
+    with pytest.raises(
+        ValueError, match=r"holds one for Grid\(shape=\(16, 16\).*, but the stepper has Grid\(shape=\(8, 8"
+    ):
+        Projected(solver, [DivergenceFree(solver.spec, other.grid)])
+    periodic = Grid(solver.grid.shape, solver.grid.spacing, "periodic", solver.grid.unit)
+    with pytest.raises(ValueError, match=r"`projections` holds one for Grid.*periodic.*: make it for the stepper's"):
+        Projected(solver, [DivergenceFree(solver.spec, periodic)])
+    Projected(solver, [PreserveMean(solver.spec, "density")])

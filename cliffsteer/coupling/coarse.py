@@ -10,7 +10,7 @@ from torch import Tensor
 from cliffsteer.coupling.compatible import require_same_dt, require_same_spec
 from cliffsteer.coupling.transfer import require_same_domain, transfer, whole_factor
 from cliffsteer.grid import Grid
-from cliffsteer.projection import Projection
+from cliffsteer.projection import Projection, require_suited
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
 
 
@@ -27,13 +27,15 @@ class Refined:
         projections: on fields of the finer grid.
 
     Raises:
-        ValueError: another domain, or with walls a ratio of cells that is not whole.
+        ValueError: another domain, with walls a ratio of cells that is not whole, or projections for other fields or
+            another grid.
     """
 
     def __init__(self, stepper: Stepper, grid: Grid, projections: Sequence[Projection] = ()):
         require_same_domain(stepper.grid, grid)
         if not grid.is_periodic:
             whole_factor(stepper.grid, grid)
+        require_suited(projections, stepper.spec, grid)
         self.stepper, self.grid, self.projections = stepper, grid, list(projections)
         self.spec, self.dt, self.history = stepper.spec, stepper.dt, stepper.history
 
@@ -66,7 +68,7 @@ class CoarseToFine:
         history: the larger of the two.
 
     Raises:
-        ValueError: a count < 1, or Steppers that differ in spec, domain or dt.
+        ValueError: a count < 1, Steppers that differ in spec, domain or dt, or projections not for the fine grid.
 
     Example:
         >>> from cliffsteer.projection import DivergenceFree

@@ -82,3 +82,13 @@ def test_coarse_to_fine_is_finished_by_the_solver():
         CoarseToFine(fine, coarse, 1, 0)
     with pytest.raises(ValueError, match="both must advance by the same time"):
         CoarseToFine(fine, create("smoke", resolution=8, dt=1.0))
+
+
+def test_projections_are_for_the_fine_grid():
+    fine, coarse = (create("smoke", resolution=n) for n in (16, 8))
+    message = r"`projections` holds one for Grid\(shape=\(8, 8\).*, but the stepper has Grid\(shape=\(16, 16\)"
+    for make in (lambda laws: Refined(coarse, fine.grid, laws), lambda laws: CoarseToFine(fine, coarse, 1, 1, laws)):
+        with pytest.raises(ValueError, match=message):
+            make([DivergenceFree(fine.spec, coarse.grid)])
+        with pytest.raises(ValueError, match="`projections` holds one for FieldSpec"):
+            make([DivergenceFree(SPEC, fine.grid)])
