@@ -84,7 +84,13 @@ def _correct(surrogate: Surrogate, trajectories: TrajectoryDataset, config: Dict
 
 
 def _coarse_to_fine(surrogate: Surrogate, trajectories: TrajectoryDataset, config: DictConfig) -> CoarseToFine:
-    fine = _at(trajectories, config.fine or 2 * surrogate.grid.shape[0])
+    cells = surrogate.grid.shape[0]
+    if config.fine is not None and config.fine <= cells:
+        raise UsageError(
+            f"`fine` (={config.fine}) must be more than the {cells} cells a side of the run: give a finer solver, as"
+            f" fine={2 * cells}."
+        )
+    fine = _at(trajectories, config.fine or 2 * cells)
     closed = not any(side == "open" for sides in fine.grid.boundary for side in sides)
     law = [DivergenceFree(fine.spec, fine.grid)] if "velocity" in fine.spec.slots and closed else []
     return CoarseToFine(fine, surrogate, config.surrogate_steps, config.solver_steps, law)

@@ -23,16 +23,21 @@ class Refined:
 
     Args:
         stepper: any Stepper.
-        grid: a finer grid of the same domain.
+        grid: a finer grid of the same domain, or the same one.
         projections: on fields of the finer grid.
 
     Raises:
-        ValueError: another domain, with walls a ratio of cells that is not whole, or projections for other fields or
-            another grid.
+        ValueError: another domain, fewer cells along an axis, with walls a ratio of cells that is not whole, or
+            projections for other fields or another grid.
     """
 
     def __init__(self, stepper: Stepper, grid: Grid, projections: Sequence[Projection] = ()):
         require_same_domain(stepper.grid, grid)
+        if any(n < m for n, m in zip(grid.shape, stepper.grid.shape, strict=True)):
+            raise ValueError(
+                f"`grid` (={grid.shape} cells) must have at least the {stepper.grid.shape} cells of the stepper along"
+                " each axis: give a finer grid."
+            )
         if not grid.is_periodic:
             whole_factor(stepper.grid, grid)
         require_suited(projections, stepper.spec, grid)

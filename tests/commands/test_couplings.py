@@ -187,6 +187,14 @@ def test_tradeoff_measures_solver_surrogate_and_couplings(here, capsys):
         (["tradeoff", "couplings=[alternat]"], "`couplings` (='alternat') is unknown: did you mean 'alternate'?"),
         (["tradeoff", "couplings=[correct]"], "`correction` is missing"),
         (["rollout", "coupling=correct"], "`correction` is missing: the coupling 'correct' needs the folder of a"),
+        (
+            ["rollout", "coupling=coarse_to_fine", "fine=8"],
+            "`fine` (=8) must be more than the 8 cells a side of the run",
+        ),
+        (
+            ["rollout", "coupling=coarse_to_fine", "fine=4"],
+            "`fine` (=4) must be more than the 8 cells a side of the run",
+        ),
         (["rollout", "coupling=gaurded"], "`coupling` (='gaurded') is unknown: did you mean 'guarded'?"),
         (["rollout", "steps=0"], "`steps` (=0) must be at least 1"),
         (["tradeoff", "reference=8"], "`reference` (=8) must be finer than all `resolutions` ([4, 8])"),

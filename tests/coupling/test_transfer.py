@@ -92,3 +92,13 @@ def test_projections_are_for_the_fine_grid():
             make([DivergenceFree(fine.spec, coarse.grid)])
         with pytest.raises(ValueError, match="`projections` holds one for FieldSpec"):
             make([DivergenceFree(SPEC, fine.grid)])
+
+
+def test_no_stepper_is_refined_to_fewer_cells():
+    fine, coarse = (create("turbulence", resolution=n, scale=4.0) for n in (32, 16))
+    message = r"`grid` \(=\(16, 16\) cells\) must have at least the \(32, 32\) cells of the stepper along each axis"
+    with pytest.raises(ValueError, match=message):
+        Refined(fine, coarse.grid)
+    with pytest.raises(ValueError, match=message):
+        CoarseToFine(coarse, fine)
+    assert Refined(fine, fine.grid).grid == fine.grid

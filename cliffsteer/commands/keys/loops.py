@@ -25,7 +25,7 @@ class Rollout:
             solver and a correction of `cliffsteer correct`, on their grid), "coarse_to_fine" (the surrogate, finished
             by a finer solver, on its grid) or "predictor" (PhiFlow, its pressure solve started by the surrogate).
         correction: folder of the correction, in "correct"; not needed where the run is one.
-        fine: cells a side of the solver in "coarse_to_fine"; twice the run's by default.
+        fine: cells a side of the solver in "coarse_to_fine", more than the run's; twice as many by default.
         solver_steps: frames of the solver in a cycle of "alternate" and "coarse_to_fine".
         surrogate_steps: frames of the surrogate in it.
         hand_back: steps after a tripped guard that go to the solver, in "guarded".
@@ -150,7 +150,7 @@ class Tradeoff:
             correction.
         reference: cells a side of the solver that all are compared with; by default twice the finest of solvers, run
             and dataset.
-        fine: cells a side of the solver in coarse_to_fine; twice the run's by default.
+        fine: cells a side of the solver in coarse_to_fine, more than the run's; twice as many by default.
         correction: folder of a correction of `cliffsteer correct`, for "correct"; not needed where the run is one.
         steps: frames that are predicted.
         trajectories: run as one batch.
