@@ -1,6 +1,7 @@
 """Loading windows of a dataset in random order: `WindowDataset` against plain h5py, through the same DataLoader.
 
-    python benchmarks/loading.py [--resolution 64] [--trajectories 64] [--frames 40] [--workers 0 1 2] [--out FILE]
+    python benchmarks/loading.py [--resolution 64] [--trajectories 64] [--frames 40] [--workers 0 1 2]
+                                 [--repeats 3] [--out FILE]
 
 The peers read the same windows of the same files, opened once in each process, in the same order. "plain h5py" slices
 each field's array and packs nothing: what is left to a training loop there is to make multivectors of the fields.
@@ -11,17 +12,15 @@ with its peers and repeated; times are minima. What lies in the page cache is no
 from __future__ import annotations
 
 import argparse
-import csv
-import os
-import platform
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from measuring import machine, write_results
 from torch.utils.data import DataLoader, Dataset
 
 from cliffsteer import Field, FieldSpec, Grid
@@ -120,6 +119,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("loading.csv"))
     args = parser.parse_args()
+    least = {"resolution": 1, "trajectories": 1, "frames": HISTORY + FUTURE, "repeats": 1}
+    for name, value in least.items():
+        if getattr(args, name) < value:
+            parser.error(f"--{name} (={getattr(args, name)}) must be at least {value}.")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     results = []
     with tempfile.TemporaryDirectory() as folder:
@@ -147,12 +151,7 @@ def main() -> None:
                     f" {ratio:.2f} times plain h5py",
                     flush=True,
                 )
-    setting = {"cores": os.cpu_count(), "torch": torch.__version__, "h5py": h5py.__version__}
-    setting |= {"processor": platform.processor() or platform.machine(), "load": f"{os.getloadavg()[0]:.1f}"}
-    with args.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*(f.name for f in fields(Result)), *setting])
-        writer.writeheader()
-        writer.writerows({**asdict(result), **setting} for result in results)
+    write_results(args.out, results, machine(1) | {"h5py": h5py.__version__})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measuring import machine, write_csv
+from measuring import machine, write_results
 
 from cliffsteer.solvers import create
 
@@ -149,7 +149,7 @@ def main() -> None:
             digits = max(0, 2 - math.floor(math.log10(result.milliseconds)))
             print(f"{n}³  {result.what:<48} {result.milliseconds:8.{digits}f} ms  {result.floors:6.2f} floors")
             results.append(result)
-    write_csv(arguments.out, results, setting)
+    write_results(arguments.out, results, setting)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def run_cases(
     if not results:
         sys.exit("Nothing was measured.")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_csv(args.out, results, setting)
+    write_results(args.out, results, setting)
 
 
 def give_back() -> None:
@@ -169,7 +169,7 @@ def in_process(script: str, *arguments: Any) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def write_csv(path: Path, results: Sequence[Any], setting: dict[str, str]) -> None:
+def write_results(path: Path, results: Sequence[Any], setting: dict[str, str]) -> None:
     """Write dataclasses as rows, each with the machine's description."""
     rows = [{**asdict(result), **setting} for result in results]
     with path.open("w", newline="") as file:

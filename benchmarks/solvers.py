@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import machine, write_csv
+from measuring import machine, write_results
 from peers import Problem, problems
 
 from cliffsteer.solvers import create
@@ -166,7 +166,7 @@ def main() -> None:
                 results.append(result)
     if not results:
         raise SystemExit(f"nothing to measure: no solver or problem is named {arguments.only!r}")
-    write_csv(arguments.out, results, setting)
+    write_results(arguments.out, results, setting)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ the tables and figures into ``OUT/comparison``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -114,11 +115,10 @@ def cliffsteer(*arguments: str, threads: int | None = None, log: Path | None = N
     """Call the command line in a process of its own."""
     code = f"import sys; from cliffsteer.cli import main; sys.exit(main({list(arguments)!r}))"
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
-    if log is None:
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-        return
-    with log.open("a", encoding="utf-8") as file:
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment, stdout=file, stderr=file)
+    with log.open("a", encoding="utf-8") if log else contextlib.nullcontext() as file:
+        done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=file, stderr=file)
+    if done.returncode:
+        sys.exit(f"`cliffsteer {arguments[0]}` failed" + (f": {log} tells why." if log else "."))
 
 
 def main() -> None:
@@ -129,6 +129,8 @@ def main() -> None:
     parser.add_argument("--tier")
     parser.add_argument("--jobs", type=int, default=1)
     options, overrides = parser.parse_known_args()
+    if options.jobs < 1:
+        parser.error(f"--jobs (={options.jobs}) must be at least 1.")
     study = read_study(options.study, options.tier) | {"last": overrides}
     out = options.out or Path("runs/studies") / "-".join(filter(None, (options.study, options.tier)))
     cliffsteer("generate", *study["data"], f"out={out / 'data'}")

@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.set_defaults(only=["2D", "3D", "R12"])
     args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device (={args.device}): there is no CUDA device; take 'cpu'.")
     models = sorted(args.models, key=MODELS.index)
     run_cases(__file__, args, CASES, models, measure, Result, match=args.match)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -137,7 +139,7 @@ def _check(config: DictConfig) -> None:
     least = {"resolution": 1, "trajectories": 0, "history": 1, "unroll": 1, "steps": 1, "batch_size": 1}
     least |= {"gradient_clip": 0, "checkpoint_every": 1, "log_every": 1, "rollout_steps": 1}
     for name, value in least.items():
-        if config[name] < value:
+        if not config[name] >= value:
             raise UsageError(f"`{name}` (={config[name]}) must be at least {value}.")
     if not config.optimizer.lr > 0:
         raise UsageError(f"`optimizer.lr` (={config.optimizer.lr}) must be positive.")
@@ -174,15 +176,24 @@ def _take_up(training: CorrectionTraining, last: Path, kept: Mapping[str, Any], 
     try:
         state = torch.load(last, map_location="cpu", weights_only=True)
         before = state["config"]
-        for key in sorted(before.keys() | kept.keys()):
-            if before.get(key) != kept.get(key):
-                raise UsageError(
-                    f"`out` (={last.parents[1]}) holds a correction with `{key}` {before.get(key)}, this one has"
-                    f" {kept.get(key)}: give another folder, or go on with the same value."
-                )
+        if other := _first_difference(before, kept):
+            key, old, new = other
+            raise UsageError(
+                f"`out` (={last.parents[1]}) holds a correction with `{key}` {old}, this one has {new}: give another"
+                " folder, or go on with the same value."
+            )
         training.load_state_dict(state["training"])
     except (RuntimeError, EOFError, KeyError, TypeError, AttributeError, pickle.UnpicklingError) as error:
         raise UsageError(f"`{last}` is damaged or no checkpoint of a correction: remove it to start again.") from error
+
+
+def _first_difference(before: Any, now: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """The first key of two nested mappings, as in "model.options.blocks", whose values differ, with both."""
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return None if before == now else (name, before, now)
+    pairs = ((key, before.get(key), now.get(key)) for key in sorted(before.keys() | now.keys()))
+    found = (_first_difference(old, new, f"{name}.{key}".strip(".")) for key, old, new in pairs)
+    return next((difference for difference in found if difference), None)
 
 
 def _train(training: CorrectionTraining, out: Path, kept: Mapping[str, Any], config: DictConfig) -> None:
@@ -197,13 +208,14 @@ def _train(training: CorrectionTraining, out: Path, kept: Mapping[str, Any], con
             torch.save({"config": dict(kept), "training": training.state_dict()}, temporary)
 
     with (
+        terminable(),
         SummaryWriter(str(out / "tensorboard"), purge_step=begun or None) as writer,
         _progress(config.progress, begun, total) as show,
     ):
         while training.step < total:
             try:
                 losses.append(training.advance())
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit):
                 if training.is_whole and training.step > begun:
                     save()
                 raise
@@ -213,6 +225,24 @@ def _train(training: CorrectionTraining, out: Path, kept: Mapping[str, Any], con
             show(training.step, losses[-1])
             if training.step % config.checkpoint_every == 0 or training.step == total:
                 save()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM end what runs here as Ctrl-C does, with a line and its own exit code."""
+
+    def stop(*_: Any) -> None:
+        logger.warning("Terminated. What is written stays; the same command goes on from there.")
+        raise SystemExit(128 + signal.SIGTERM)
+
+    if threading.current_thread() is not threading.main_thread():  # only there may it be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -9,6 +9,12 @@ from torch.utils.checkpoint import checkpoint
 from cliffsteer.stepper import Parameters, Stepper, check_frames
 
 
+def remembers(stepper: Stepper) -> bool:
+    """Whether a stepper, or one within it, has a state of its own, which its `reset` forgets."""
+    inner = (getattr(stepper, name, None) for name in ("stepper", "solver", "surrogate"))
+    return hasattr(stepper, "reset") or any(hasattr(part, "step") and remembers(part) for part in inner)
+
+
 def checkpointed_rollout(stepper: Stepper, frames: Tensor, steps: int, parameters: Parameters | None = None) -> Tensor:
     """`rollout`, keeping for the gradient only the frames between steps.
 
@@ -25,10 +31,15 @@ def checkpointed_rollout(stepper: Stepper, frames: Tensor, steps: int, parameter
         Shape (batch, steps, blade, *grid).
 
     Raises:
-        ValueError: what `rollout` refuses.
+        ValueError: what `rollout` refuses, or a stepper that remembers what it did, as `Guarded` does.
     """
     if steps < 1:
         raise ValueError(f"`steps` (={steps}) must be at least 1.")
+    if remembers(stepper):
+        raise ValueError(
+            f"`stepper` ({type(stepper).__name__}) remembers what it did, so a step cannot be computed again: take"
+            " `rollout`, or give the coupling that it guards."
+        )
     check_frames(stepper, frames)
     recent, produced = frames[:, -stepper.history :], []
     while sum(new.shape[1] for new in produced) < steps:

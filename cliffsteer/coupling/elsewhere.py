@@ -59,7 +59,14 @@ def at(
         ValueError: what the mathematics does not allow, with the reason, or a difference beyond the tolerance.
     """
     out: Stepper = surrogate
+    if dt is not None and not 0 < dt < math.inf:
+        raise ValueError(f"`dt` (={dt}) must be a positive number.")
     if grid is not None and grid != surrogate.grid:
+        if not isinstance(surrogate, Surrogate):
+            raise ValueError(
+                f"`surrogate` is a {type(surrogate).__name__}, whose network cannot be taken to another `grid`: use"
+                " Refined, or the Surrogate that it was made from."
+            )
         out = _on_grid(surrogate, grid)
         if not _same_cells(surrogate.grid, grid):
             _measure(surrogate, out, frames, parameters, tolerance)

@@ -16,6 +16,7 @@ from cliffsteer.coupling.budgets import score_all
 from cliffsteer.coupling.compatible import require_same_system
 from cliffsteer.coupling.guards import Finite, Guard, tripped
 from cliffsteer.fields import FieldSpec
+from cliffsteer.nn.checks import is_whole
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
 
 NEAR = 0.5
@@ -88,8 +89,8 @@ class Guarded:
 
     def __init__(self, solver: Stepper, surrogate: Stepper, guards: Sequence[Guard], hand_back: int = 0):
         require_same_system(solver, surrogate)
-        if hand_back < 0:
-            raise ValueError(f"`hand_back` (={hand_back}) must be at least 0.")
+        if not is_whole(hand_back, 0):
+            raise ValueError(f"`hand_back` (={hand_back!r}) must be a whole number, at least 0.")
         if not guards:
             raise ValueError("`guards` is empty: without any the surrogate is never checked; `calibrate` makes them.")
         always = [] if any(isinstance(guard, Finite) for guard in guards) else [Finite()]

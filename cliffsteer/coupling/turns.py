@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cliffsteer.coupling.compatible import require_same_system
+from cliffsteer.nn.checks import is_whole
 from cliffsteer.stepper import Parameters, Stepper, check_frames, rollout
 
 
@@ -26,8 +27,8 @@ class Repeated:
     history = 1
 
     def __init__(self, stepper: Stepper, times: int):
-        if times < 1:
-            raise ValueError(f"`times` (={times}) must be at least 1.")
+        if not is_whole(times):
+            raise ValueError(f"`times` (={times!r}) must be a whole number, at least 1.")
         if stepper.history != 1:
             raise ValueError(
                 f"`stepper` reads {stepper.history} frames: only one that reads a single frame can be repeated, because"
@@ -71,8 +72,11 @@ class Alternate:
 
     def __init__(self, solver: Stepper, surrogate: Stepper, solver_steps: int, surrogate_steps: int):
         for name, count in {"solver_steps": solver_steps, "surrogate_steps": surrogate_steps}.items():
-            if count < 1:
-                raise ValueError(f"`{name}` (={count}) must be at least 1; to leave one out, roll out the other alone.")
+            if not is_whole(count):
+                raise ValueError(
+                    f"`{name}` (={count!r}) must be a whole number, at least 1; to leave one out, roll out the other"
+                    " alone."
+                )
         require_same_system(solver, surrogate)
         self.solver, self.surrogate = solver, surrogate
         self.solver_steps, self.surrogate_steps = solver_steps, surrogate_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,8 +62,8 @@ class Wrapped:
     ):
         if arrays not in ARRAYS:
             raise ValueError(f"`arrays` (={arrays!r}) must be one of {', '.join(map(repr, ARRAYS))}.")
-        if not dt > 0:
-            raise ValueError(f"`dt` (={dt}) must be positive.")
+        if isinstance(dt, str) or not 0 < dt < math.inf:
+            raise ValueError(f"`dt` (={dt!r}) must be a positive number.")
         self.function, self.spec, self.grid, self.dt = step, spec, grid, float(dt)
         self.arrays, self.batched, self.dtype = arrays, batched, dtype
 
@@ -105,7 +106,18 @@ class Wrapped:
             raise ValueError(f"`step` returned a {type(new).__name__}: it must return a dict of arrays by field.")
         if self.arrays == "numpy":
             new = {name: np.ascontiguousarray(value) for name, value in new.items()}
-        return {name: torch.as_tensor(value) for name, value in new.items()}
+        try:
+            made = {name: torch.as_tensor(value) for name, value in new.items()}
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`step` returned what is no array of numbers ({error}): give one for each field."
+            ) from error
+        for name, value in made.items():
+            if value.is_complex():
+                raise ValueError(
+                    f"`step` returned complex numbers for {name!r}: fields are real, give their real part."
+                )
+        return made
 
     def _lean(self, name: str, value: Tensor) -> Tensor:
         """Scalars without their component axis."""

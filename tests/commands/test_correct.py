@@ -2,7 +2,10 @@
 
 import contextlib
 import json
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from cliffsteer import Surrogate
 from cliffsteer.cli import main
+from cliffsteer.commands.correct import terminable
 from cliffsteer.commands.couplings import make_guards
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.solvers import create
@@ -72,11 +76,25 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(here, monkeypatch
         torch.testing.assert_close(second.state_dict()[name], value, rtol=0, atol=0)
     assert main([*words, "unroll=3"]) == 2
     assert "holds a correction with `unroll` 2, this one has 3" in capsys.readouterr().err
+    assert main([*words, "model.options.kernel_size=5"]) == 2
+    assert "holds a correction with `model.options.kernel_size` 3, this one has 5: give" in capsys.readouterr().err
     assert main([*words, "resume=false"]) == 2
     assert "holds a run already" in capsys.readouterr().err
     (here / "runs/again/checkpoints/last.ckpt").write_bytes(b"half")
     assert main(words) == 2
     assert "is damaged or no checkpoint of a correction" in capsys.readouterr().err
+
+
+def test_a_signal_ends_a_training_with_a_line(caplog):
+    def terminated():
+        with terminable():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)  # it comes before
+
+    with caplog.at_level("WARNING"), pytest.raises(SystemExit) as stopped:
+        terminated()
+    assert stopped.value.code == 143
+    assert "Terminated. What is written stays" in caplog.text
 
 
 def test_a_correction_is_rolled_out_on_its_grid(here, capsys):
@@ -132,6 +150,7 @@ def test_the_solver_of_a_correction_has_options_of_its_own(here):
         (["resolution=7"], "with walls, one must be the other times a whole number"),
         (["unroll=6"], "Windows of 1 + 6 frames are needed, but the trajectories have 6"),
         (["unroll=0"], "`unroll` (=0) must be at least 1"),
+        (["gradient_clip=nan"], "`gradient_clip` (=nan) must be at least 0"),
         (["options={dt: 0.25}"], "`options` change the time step to 0.25"),
         (["optimizer.lr=1e30", "steps=9", "out=runs/x"], "Training diverged: the solver cannot go on from"),
         (["out=data/smoke"], "holds a dataset"),

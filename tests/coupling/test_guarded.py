@@ -458,7 +458,7 @@ def test_a_trajectory_goes_on_through_a_projection(smoke):
 def test_what_cannot_be_guarded_is_refused(smoke, guarded):
     with pytest.raises(ValueError, match="`guards` is empty"):
         Guarded(smoke.solver, smoke.surrogate, [])
-    with pytest.raises(ValueError, match=r"`hand_back` \(=-1\) must be at least 0"):
+    with pytest.raises(ValueError, match=r"`hand_back` \(=-1\) must be a whole number, at least 0"):
         Guarded(smoke.solver, smoke.surrogate, [Finite()], -1)
     frames, parameters = start(smoke, range(2))
     frames[1, 0, 0, 0, 0] = math.nan

@@ -78,7 +78,7 @@ def test_coarse_to_fine_is_finished_by_the_solver():
     out = coupling.step(frames)
     torch.testing.assert_close(out[:, :2], rollout(Refined(coarse, fine.grid, [law]), frames, 2), rtol=0, atol=0)
     torch.testing.assert_close(out[:, 2:], fine.step(out[:, 1:2]), rtol=0, atol=0)
-    with pytest.raises(ValueError, match=r"`solver_steps` \(=0\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"`solver_steps` \(=0\) must be .*at least 1"):
         CoarseToFine(fine, coarse, 1, 0)
     with pytest.raises(ValueError, match="both must advance by the same time"):
         CoarseToFine(fine, create("smoke", resolution=8, dt=1.0))

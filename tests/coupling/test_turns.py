@@ -82,7 +82,7 @@ def test_repeated(solver, frames):
 
 def test_steppers_that_do_not_match_are_refused(solver):
     other = Extrapolation(solver)
-    with pytest.raises(ValueError, match=r"`surrogate_steps` \(=0\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"`surrogate_steps` \(=0\) must be a whole number, at least 1"):
         Alternate(solver, other, 1, 0)
     with pytest.raises(ValueError, match=r"`solver` has dt 1.5 and `surrogate` dt 3: .* Repeated"):
         Alternate(solver, Repeated(solver, 2), 1, 1)
@@ -99,7 +99,7 @@ def test_steppers_that_do_not_match_are_refused(solver):
     other.spec = FieldSpec((1, -1), solver.spec.fields)
     with pytest.raises(ValueError, match="both must have one signature"):
         Alternate(solver, other, 1, 1)
-    with pytest.raises(ValueError, match=r"`times` \(=0\) must be at least 1"):
+    with pytest.raises(ValueError, match=r"`times` \(=0\) must be a whole number, at least 1"):
         Repeated(solver, 0)
     with pytest.raises(ValueError, match="`stepper` reads 2 frames: only one that reads a single frame"):
         Repeated(Extrapolation(solver), 2)

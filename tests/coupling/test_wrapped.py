@@ -76,7 +76,7 @@ def test_it_couples_like_any_other():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match=r"`arrays` \(='jax'\) must be one of 'torch', 'numpy'"):
         Wrapped(decay, SPEC, GRID, 1.0, arrays="jax")
-    with pytest.raises(ValueError, match=r"`dt` \(=0\) must be positive"):
+    with pytest.raises(ValueError, match=r"`dt` \(=0\) must be a positive number"):
         Wrapped(decay, SPEC, GRID, 0)
     with pytest.raises(ValueError, match="`step` returned a tuple"):
         Wrapped(lambda s: (s["heat"],), SPEC, GRID, 1.0).step(frames())
@@ -84,3 +84,22 @@ def test_what_does_not_fit_is_refused():
         Wrapped(lambda s: {**s, "heat": s["heat"].sum(2)}, SPEC, GRID, 1.0).step(frames())
     with pytest.raises(ValueError, match="`values` lacks the dynamic field 'flow'"):
         Wrapped(lambda s: {"heat": s["heat"]}, SPEC, GRID, 1.0).step(frames())
+
+
+@pytest.mark.parametrize("dt", [float("inf"), float("nan"), "1"])
+def test_a_time_step_is_a_positive_number(dt):
+    with pytest.raises(ValueError, match=r"`dt` .* must be a positive number"):
+        Wrapped(decay, SPEC, GRID, dt)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(1j, "`step` returned complex numbers for 'heat'"), ("warm", "`step` returned what is no array of numbers")],
+)
+@pytest.mark.parametrize("arrays", ["numpy", "torch"])
+def test_what_is_no_real_number_is_refused(value, message, arrays):
+    def step(state):
+        return {**state, "heat": value * state["heat"] if isinstance(value, complex) else value}
+
+    with pytest.raises(ValueError, match=message):
+        Wrapped(step, SPEC, GRID, 1.0, arrays=arrays).step(frames())
