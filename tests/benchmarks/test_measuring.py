@@ -7,8 +7,7 @@ from pathlib import Path
 import measuring
 
 SCRIPT = """
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from measuring import RefusedError, arguments, run_cases
 
 @dataclass
