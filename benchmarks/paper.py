@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -91,10 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or Path("runs/studies") / f"{PREFIX}{options.experiment}-{options.tier}"
     runs, failures = planned(settings, out), []
     if not options.table:
-        try:
-            make_data(settings, out)
-        except subprocess.CalledProcessError as error:
-            sys.exit(error.returncode)  # cliffsteer said why
+        make_data(settings, out)
         failures = run_all([run for run, _, _ in runs], options.jobs)
     found = results(runs)
     if not found:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,8 +106,15 @@ class Guarded:
         self.counts: Counter[str] = Counter()
         self._start: Tensor | None = None
         self._last: Tensor | None = None
+        self._left: Tensor | None = None
+        self._done: Tensor | None = None
         self._future = 1
         self._spent: dict[str, Tensor] = {}
+        self._replays = False
+
+    def replay(self) -> AbstractContextManager:
+        """A context, to be entered at will, in which a step from now is done again: nothing of it is kept or logged."""
+        return _Replay(self)
 
     def step(self, frames: Tensor, parameters: Parameters | None = None) -> Tensor:
         """The next frames.
@@ -146,8 +154,8 @@ class Guarded:
             rest = ~passed
             rows = self.spec.unpack_parameters(packed[rest])
             out[rest] = rollout(self.solver, frames[rest], self._future, rows).to(frames.dtype)
-        if proposed is not None:
-            self._record(alarms, proposed, out[asked], asked.nonzero()[:, 0].tolist(), done)
+        if proposed is not None and not self._replays:
+            self._record(alarms, proposed, out.detach()[asked], asked.nonzero()[:, 0].tolist(), done)
         rejected = asked & ~passed
         for name, mask in {"surrogate": passed, "rejected": rejected, "handed back": ~asked}.items():
             self.counts[name] += int(mask.sum()) * self._future
@@ -223,6 +231,22 @@ class Guarded:
                 f"`frames` holds NaN or infinite values in trajectory {int(bad.nonzero()[0])} of the batch, from which"
                 " the solver cannot go on either: look for where they come from."
             )
+
+
+class _Replay:
+    """What `Guarded.replay` gives: inside, what decides over the next step is what it was when this was made."""
+
+    def __init__(self, guarded: Guarded):
+        names = ("_start", "_last", "_left", "_done", "_future", "_spent")
+        self.guarded, self.before = guarded, {name: getattr(guarded, name) for name in names}
+
+    def __enter__(self) -> None:
+        kept = vars(self.guarded)
+        self.now = {name: kept[name] for name in (*self.before, "counts", "_replays")}
+        kept.update(self.before, counts=Counter(), _replays=True)
+
+    def __exit__(self, *_: Any) -> None:
+        vars(self.guarded).update(self.now)
 
 
 def missed(spec: FieldSpec, proposed: Tensor, solved: Tensor) -> tuple[tuple[int, ...], float]:

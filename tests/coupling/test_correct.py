@@ -6,14 +6,13 @@ import pytest
 import torch
 
 from cliffsteer import Stepper, Surrogate, rollout
-from cliffsteer.coupling import Alternate, Correct, Guarded, Repeated, checkpointed_rollout
+from cliffsteer.coupling import Alternate, Correct, checkpointed_rollout
 from cliffsteer.coupling.correction_training import (
     CorrectionConfig,
     CorrectionTraining,
     create_correction,
     train_correction,
 )
-from cliffsteer.coupling.guards import Finite
 from cliffsteer.coupling.transfer import transfer
 from cliffsteer.normalization import Normalization
 from cliffsteer.solvers import create
@@ -210,11 +209,3 @@ def test_a_checkpointed_rollout_keeps_only_frames(smoke_pair):
     assert kept[checkpointed_rollout] < 0.1 * kept[rollout]
     with pytest.raises(ValueError, match=r"`steps` \(=0\) must be at least 1"):
         checkpointed_rollout(hybrid, frames, 0)
-
-
-def test_what_remembers_is_not_computed_again(smoke_pair):
-    solver, surrogate = smoke_pair
-    guarded = Repeated(Guarded(solver, surrogate, [Finite()], hand_back=1), 2)
-    frames = solver.observe(solver.initial([0]))
-    with pytest.raises(ValueError, match=r"`stepper` \(Repeated\) remembers what it did"):
-        checkpointed_rollout(guarded, frames, 2)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from cliffsteer import Grid, Stepper, rollout
-from cliffsteer.coupling import Guarded, calibrate, load_guards, save_guards
+from cliffsteer.coupling import Guarded, calibrate, checkpointed_rollout, load_guards, save_guards
+from cliffsteer.coupling.budgets import EnergyBudget
 from cliffsteer.coupling.calibration import create_guard, describe_guards, joint_thresholds
 from cliffsteer.coupling.guarded import missed
 from cliffsteer.coupling.guards import Energy, Finite, Residual
@@ -437,6 +438,37 @@ def test_a_rejected_sample_leaves_the_gradient_of_the_weights_alone(smoke, calib
     assert guarded.counts["rejected"] == 1
     (found,) = torch.autograd.grad(out.sum(), surrogate.weight)
     torch.testing.assert_close(found, frames[0, :, 0].sqrt().sum() / 2)
+
+
+@pytest.mark.parametrize("hand_back", [0, 1])
+def test_a_checkpointed_rollout_decides_as_before(smoke, hand_back, caplog):
+    spec = smoke.solver.spec
+    law = DivergenceFree(spec, smoke.solver.grid)
+    frames, parameters = start(smoke, range(3))
+    frames[1] *= 2
+    found, told = {}, {}
+    for advance in (rollout, checkpointed_rollout):
+        factor = torch.tensor(1.2, dtype=torch.float64, requires_grad=True)
+        budget = EnergyBudget(spec, "velocity", 1.0)
+        budget.threshold = 0.2
+        guarded = Guarded(smoke.solver, Scaled(smoke.surrogate, factor), [budget], hand_back)
+        x = frames.clone().requires_grad_()
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            out = advance(Projected(guarded, [law]), x, 5, parameters)
+            before = guarded.summary()
+            loss = out.square().sum()
+            found[advance] = torch.autograd.grad(loss, [x, factor], retain_graph=True)
+            again = torch.autograd.grad(loss, [x, factor])
+        torch.testing.assert_close(again, found[advance], rtol=0, atol=0)
+        assert guarded.summary() == before
+        assert len(caplog.records) == len(guarded.events)
+        told[advance] = before, guarded.step(out[:, -1:].detach(), parameters)
+    torch.testing.assert_close(found[checkpointed_rollout], found[rollout], rtol=1e-12, atol=1e-12)
+    (counts, last), (expected, truth) = told[checkpointed_rollout], told[rollout]
+    assert counts == expected
+    assert counts["counts"]["rejected"] > 0 < counts["counts"]["surrogate"]
+    torch.testing.assert_close(last, truth, rtol=0, atol=0)
 
 
 def test_a_trajectory_goes_on_through_a_projection(smoke):
