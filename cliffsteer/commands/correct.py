@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -31,6 +29,7 @@ from cliffsteer.stepper import Stepper, rollout
 from cliffsteer.storage import replacing_file
 from cliffsteer.surrogate import Surrogate
 from cliffsteer.training.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from cliffsteer.training.termination import terminable
 from cliffsteer.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -225,24 +224,6 @@ def _train(training: CorrectionTraining, out: Path, kept: Mapping[str, Any], con
             show(training.step, losses[-1])
             if training.step % config.checkpoint_every == 0 or training.step == total:
                 save()
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM end what runs here as Ctrl-C does, with a line and its own exit code."""
-
-    def stop(*_: Any) -> None:
-        logger.warning("Terminated. What is written stays; the same command goes on from there.")
-        raise SystemExit(128 + signal.SIGTERM)
-
-    if threading.current_thread() is not threading.main_thread():  # only there may it be caught
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -30,10 +30,8 @@ from cliffsteer.training.guard import DivergenceError
 from cliffsteer.training.module import CHECKPOINT_VERSION, SurrogateModule, fingerprint, system
 from cliffsteer.training.monitor import Monitor
 from cliffsteer.training.parallel import create_strategy
+from cliffsteer.training.termination import terminated
 from cliffsteer.training.weights import load_weights, other_option
-
-TERMINATED = 128 + signal.SIGTERM
-"""Exit code after that signal."""
 
 MAY_CHANGE = {"data.root", "trainer.steps"} | {f"{part}.{name}" for part, names in MANNER.items() for name in names}
 """What a run that goes on from a checkpoint may change; anything else would make it another run."""
@@ -225,8 +223,7 @@ def _fit(trainer: Trainer, module: SurrogateModule, data: WindowData, checkpoint
     except DivergenceError as error:
         raise DivergenceError(f"{error}{_kept(last)}") from None
     except SIGTERMException:
-        logger.warning("Terminated. What is written stays; the same command goes on from there.")
-        raise SystemExit(TERMINATED) from None
+        raise terminated() from None
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # how Lightning ends on Ctrl-C
             signal.signal(signal.SIGINT, handler)

@@ -13,10 +13,10 @@ import torch
 
 from cliffsteer import Surrogate
 from cliffsteer.cli import main
-from cliffsteer.commands.correct import terminable
 from cliffsteer.commands.couplings import make_guards
 from cliffsteer.commands.errors import UsageError
 from cliffsteer.solvers import create
+from cliffsteer.training.termination import terminable
 
 CORRECT = [
     *("correct", "root=data/smoke", "resolution=8", "unroll=2", "checkpoint_every=2", "log_every=2", "seed=3"),
